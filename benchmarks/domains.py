@@ -39,6 +39,7 @@ from napari_flag.analysis.truth import (
     measured_extent,
 )
 from napari_flag.errors import UserError
+from napari_flag.formatting import UNKNOWN, number, score
 from napari_flag.model.checkpoint import FLAG as WRITTEN_FLAG
 from napari_flag.prediction_file import output_name, provenance, read_prediction, trained_on
 from napari_flag.progress import finish
@@ -399,7 +400,10 @@ def _table(sections: Sequence[dict[str, Row]]) -> list[str]:
     lines = [f"| prediction | {' | '.join(measures)} |", f"|---|{'---:|' * len(measures)}"]
     for name in names:
         means = [float(np.mean([section[name][measure] for section in sections])) for measure in measures]
-        cells = [f"{m:.{1 if t in COUNTED else 3}f}" for t, m in zip(measures, means, strict=True)]
+        cells = [
+            number(mean, 1) if measure in COUNTED else score(mean, measure)
+            for measure, mean in zip(measures, means, strict=True)
+        ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
@@ -409,7 +413,7 @@ def _one_by_one(sections: dict[str, dict[str, Row]], names: list[str]) -> str:
     results = [sections[name] for name in names]
     methods = [name for name in results[0] if name.endswith(", X") and all(name in rows for rows in results)]
     return "; ".join(
-        f"{name} " + " ".join(f"{rows[name]['ARI, leiden']:.2f}" for rows in results) for name in methods
+        f"{name} " + " ".join(score(rows[name]["ARI, leiden"], "ARI") for rows in results) for name in methods
     )
 
 
@@ -419,10 +423,14 @@ def _pathology_table(found: dict[str, Any]) -> list[str]:
     for row in rows:
         pairs = [results["domains"].get(row) for results in found.values()]
         known = [pair for pair in pairs if pair]
-        cells = [f"{pair['ARI']:.2f} / {pair['NMI']:.2f}" if pair else "–" for pair in pairs]
+        cells = [_both(pair["ARI"], pair["NMI"], "ARI") if pair else UNKNOWN for pair in pairs]
         mean = [float(np.mean([pair[measure] for pair in known])) for measure in ("ARI", "NMI")]
-        lines.append(f"| {row} | {' | '.join(cells)} | {mean[0]:.2f} / {mean[1]:.2f} |")
+        lines.append(f"| {row} | {' | '.join(cells)} | {_both(*mean, 'ARI')} |")
     return lines
+
+
+def _both(first: float, second: float, metric: str) -> str:
+    return f"{score(first, metric)} / {score(second, metric)}"
 
 
 def _auc_table(found: dict[str, Any]) -> list[str]:
@@ -430,7 +438,7 @@ def _auc_table(found: dict[str, Any]) -> list[str]:
     for name, tissue in EXPECTED_IN.items():
         plain = [results["gene_sets_auc"].get(name) for results in found.values()]
         level = [results["gene_sets_auc_at_one_depth"].get(name) for results in found.values()]
-        cells = ["–" if a is None else f"{a:.2f} / {b:.2f}" for a, b in zip(plain, level, strict=True)]
+        cells = [UNKNOWN if a is None else _both(a, b, "AUC") for a, b in zip(plain, level, strict=True)]
         lines.append(f"| {name} | {', '.join(tissue)} | {' | '.join(cells)} |")
     return lines
 

@@ -19,11 +19,12 @@ import torch
 from flag_training.cohort import Cohort, TrainingSlide, are_earlier, fingerprint, load_cohort
 from flag_training.config import read_config
 from flag_training.run_folders import trained_folder
-from flag_training.scoring import JUDGED, SCORED
+from flag_training.scoring import JUDGED, SCORED, called
 from flag_training.stages.denoising import counts_of
 from flag_training.stages.fit import tile_encoder
 from flag_training.stages.latents import ResidualModel, Slides, fit_latents
 from flag_training.stages.spread import draws_of, noise_of
+from napari_flag.formatting import score
 from napari_flag.model.diffusion import TOGETHER
 from napari_flag.progress import finish
 from napari_flag.statistics.neighbours import find_neighbours
@@ -56,13 +57,13 @@ def table(cohort: Cohort, crossfit: npt.NDArray[np.float32], resemblance: torch.
     model = finish(fit_latents(counts, torch.from_numpy(expected), slides, 1, 0)).model
     ends = np.cumsum(sizes)[:-1]
     parts = np.split(expected, ends)
-    lines = [f"| width | {' | '.join(COLUMNS)} |", f"|---:|{'---:|' * len(COLUMNS)}"]
+    lines = [f"| width | {' | '.join(map(called, COLUMNS))} |", f"|---:|{'---:|' * len(COLUMNS)}"]
     for width in WIDTHS:
         rows = [
             row(model.on(seen), width, slide, part)
             for slide, part, seen in zip(cohort.slides, parts, resemblance, strict=True)
         ]
-        lines.append(f"| {width:g} | {' | '.join(f'{value:.4f}' for value in np.mean(rows, axis=0))} |")
+        lines.append(f"| {width:g} | {' | '.join(map(score, np.mean(rows, axis=0), COLUMNS))} |")
     return "\n".join(lines)
 
 

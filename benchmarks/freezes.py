@@ -54,6 +54,7 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QWidget
 
 from napari_flag import keys
+from napari_flag.formatting import whole
 from napari_flag.gui.controls.gl_context import keep_context
 from napari_flag.progress import finish
 
@@ -433,8 +434,9 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         over = "**" if row["ours_ms"] > LIMIT_MS else ""
         lines.append(
-            f"| {row['action']} | {row['times']} | {row['freeze_ms']:.0f} | {row['median_ms']:.0f} | "
-            f"{row['wall_ms']:.0f} | {row['napari_alone_ms']:.0f} | {over}{row['ours_ms']:.0f}{over} | "
+            f"| {row['action']} | {row['times']} | {whole(row['freeze_ms'])} | {whole(row['median_ms'])} | "
+            f"{whole(row['wall_ms'])} | {whole(row['napari_alone_ms'])} | "
+            f"{over}{whole(row['ours_ms'])}{over} | "
             f"{row['where']} |"
         )
     return "\n".join(lines)

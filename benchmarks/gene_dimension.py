@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice, product
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -55,6 +56,7 @@ from flag_training.methods.window_training import cut, train, untrained, windows
 from flag_training.scoring import score
 from flag_training.simulated import CohortModel
 from flag_training.store.panels import PanelRule, select_panel
+from napari_flag import formatting
 from napari_flag.cli.terminal import watch
 from napari_flag.errors import UserError
 from napari_flag.figures.style import COLOURS, house_style
@@ -455,18 +457,21 @@ def table_of(results: Sequence[dict[str, Any]]) -> str:
     lines = ["| score | method | " + " | ".join(f"{size} genes" for size in sizes) + " |"]
     lines.append("|---|---|" + "---:|" * len(sizes))
 
-    def row(name: str, method: str, value: Callable[[dict[str, Any]], float], digits: int) -> None:
+    def row(
+        name: str, method: str, value: Callable[[dict[str, Any]], float], write: Callable[[float], str]
+    ) -> None:
         known, mean, *_ = _by_size(results, method, value)
-        cells = {size: f"{number:,.{digits}f}" for size, number in zip(known, mean, strict=True)}
-        lines.append(f"| {name} | {method} | " + " | ".join(cells.get(size, "–") for size in sizes) + " |")
+        cells = dict(zip(known, map(write, mean), strict=True))
+        shown = [cells.get(size, formatting.UNKNOWN) for size in sizes]
+        lines.append(f"| {name} | {method} | {' | '.join(shown)} |")
 
     for method in METHODS:
         if any(each["method"] == method and "steps" in each for each in results):
-            row("steps", method, lambda each: float(each["steps"]), 0)
+            row("steps", method, lambda each: float(each["steps"]), formatting.whole)
     for name in COLUMNS:
         for method in METHODS:
             if _has(results, method, name):
-                row(name, method, _score(name, "all"), 3)
+                row(name, method, _score(name, "all"), partial(formatting.score, metric=name))
     return "\n".join(lines)
 
 

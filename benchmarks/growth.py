@@ -30,6 +30,8 @@ import numpy.typing as npt
 from benchmarks.large_slide import write_large_slide
 from benchmarks.tables import machine, write_between
 
+from napari_flag.formatting import counted, whole
+
 HERE: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = HERE / "docs" / "results" / "growth.md"
 PITCH_UM: Final = 200.0
@@ -166,7 +168,7 @@ def measured(args: argparse.Namespace, spots: int) -> dict[str, Any]:
             _, status, used = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            sys.exit(f"{spots:,} spots ended with {process.returncode}")
+            sys.exit(f"{counted(spots, 'spot')} ended with {process.returncode}")
         return {
             "spots": spots,
             "s": time.perf_counter() - began,
@@ -185,14 +187,16 @@ def table(found: list[dict[str, Any]]) -> str:
     for row in found:
         each, own = 1e3 * row["cpu_s"] / row["spots"], max(row["peaks"].values())
         lines.append(
-            f"| {row['spots']:,} | {row['s']:.0f} | {row['cpu_s']:.0f} | {each:.1f} | "
-            f"{row['peak_mb']:,.0f} | {own:,.0f} | {row['file_mb']:,.0f} |"
+            f"| {whole(row['spots'])} | {whole(row['s'])} | {whole(row['cpu_s'])} | {each:.1f} | "
+            f"{whole(row['peak_mb'])} | {whole(own)} | {whole(row['file_mb'])} |"
         )
     lines += ["", "Processor seconds of each stage, its peak without a file behind it (MB):", ""]
-    lines += ["| stage | " + " | ".join(f"{row['spots']:,} spots" for row in found) + " |"]
+    lines += ["| stage | " + " | ".join(f"{whole(row['spots'])} spots" for row in found) + " |"]
     lines += ["|---|" + "---:|" * len(found)]
     for stage in stages:
-        cells = [f"{row['seconds'].get(stage, 0):.1f} s, {row['peaks'].get(stage, 0):,.0f}" for row in found]
+        cells = [
+            f"{row['seconds'].get(stage, 0):.1f} s, {whole(row['peaks'].get(stage, 0))}" for row in found
+        ]
         lines.append(f"| {stage} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

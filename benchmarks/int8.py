@@ -23,6 +23,7 @@ from benchmarks.quality_cost import measured_values
 from benchmarks.tables import machine, write_between
 
 from napari_flag.encoders.embedded import EmbeddedEncoder, IntegerNet, TileNet
+from napari_flag.formatting import score
 from napari_flag.inputs import Inputs, prepare
 from napari_flag.keys import STEPS_OF
 from napari_flag.methods.predictor import EncodedSlide, open_method
@@ -120,7 +121,9 @@ def measure(args: argparse.Namespace) -> str:
         ratio = f"{taken['float32'] / taken['int8']:.2f} ×"
         ratio += f" (bfloat16 {taken['bfloat16']:.1f})" if "bfloat16" in taken else ""
         lines.append(f"| {part}, ms a tile | {taken['float32']:.1f} | {taken['int8']:.1f} | {ratio} |")
-    lines += [f"| {n} | {scores['float32'][n]:.4f} | {scores['int8'][n]:.4f} | |" for n in scores["int8"]]
+    for name in scores["int8"]:
+        both = (score(scores[kind][name], name.split(" of ")[0]) for kind in ("float32", "int8"))
+        lines.append(f"| {name} | {' | '.join(both)} | |")
     change = np.abs(x["int8"] - x["float32"])
     lines += [
         f"| error of a learned feature over its spread, median | | {np.median(error):.3f} | |",

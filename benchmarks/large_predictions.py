@@ -24,6 +24,7 @@ from napari_flag.analysis.coexpression import correlate
 from napari_flag.analysis.domains import find_domains
 from napari_flag.analysis.spatial import find_classes, score_spatially
 from napari_flag.analysis.truth import PREDICTED
+from napari_flag.formatting import whole
 from napari_flag.layers import ahead
 from napari_flag.layers.gene_values import Contrast, GeneValues, Quantity
 from napari_flag.layers.local_map import local_numbers, neighbours_of
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--what", nargs="+", choices=WHAT, default=WHAT)
     args = parser.parse_args()
     adata = make_bins(args.spots, args.genes) if args.bins else make_prediction(args.spots, args.genes)
-    print(f"{adata.n_obs:,} spots × {adata.n_vars:,} genes, {gigabytes():.1f} GB before anything\n")
+    print(f"{whole(adata.n_obs)} spots × {whole(adata.n_vars)} genes, {gigabytes():.1f} GB before anything\n")
     print("| action | ms the window waits | s of processor | longest without a step, s | GB |")
     print("|---|---:|---:|---:|---:|", flush=True)
     job("prepare maps", ahead.prepare(adata))

@@ -22,6 +22,7 @@ from benchmarks.growth import RESULTS, Memory
 from benchmarks.large_slide import write_large_slide
 from benchmarks.tables import machine, write_between
 
+from napari_flag.formatting import counted_of, px, whole
 from napari_flag.progress import finish
 
 SPACING_UM: Final = 93.0
@@ -53,7 +54,7 @@ def scan(args: argparse.Namespace, path: Path) -> list[tuple[str, str, float, fl
         found.append((name, of, *spent, memory.peaks[memory.stage]))
         return result
 
-    size = f"{args.width:,} × {args.height:,} px"
+    size = px((args.width, args.height))
     timed("write the scan", size, lambda: write_large_slide(path, args.width, args.height, args.mpp))
     timed("load libraries and weights", "", lambda: Checkpoint.load(find_weights("her2st")))
     slide = timed("open it as the window does", size, lambda: finish(open_with_pyramid(path)))
@@ -71,7 +72,7 @@ def scan(args: argparse.Namespace, path: Path) -> list[tuple[str, str, float, fl
     for part in np.array_split(order, PARTS):
         timed(
             "read and encode",
-            f"{len(part):,} of {len(xy):,} spots",
+            counted_of(len(part), len(xy), "spot"),
             lambda part=part: finish(
                 extract_features(
                     slide,
@@ -101,10 +102,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = scan(args, Path(folder) / "scan.tif")
     lines = ["| step | of | s | processor s | of it no file, MB |", "|---|---|---:|---:|---:|"]
-    lines += [f"| {what} | {of} | {s:.2f} | {cpu:.2f} | {mb:,.0f} |" for what, of, s, cpu, mb in found]
+    lines += [f"| {what} | {of} | {s:.2f} | {cpu:.2f} | {whole(mb)} |" for what, of, s, cpu, mb in found]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     command = " ".join(["python -m benchmarks.large_scan", *sys.argv[1:]])
-    text = f"`{command}`; {machine(1)}; peak of all memory {peak:,.0f} MB.\n\n" + "\n".join(lines)
+    text = f"`{command}`; {machine(1)}; peak of all memory {whole(peak)} MB.\n\n" + "\n".join(lines)
     sys.stdout.write(text + "\n")
     if args.write:
         write_between("scan", text, RESULTS)

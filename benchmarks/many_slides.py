@@ -31,6 +31,7 @@ import psutil
 
 from napari_flag import keys
 from napari_flag.cli.many_slides import REPORT_FILE
+from napari_flag.formatting import duration, whole
 from napari_flag.prediction_file import read_prediction
 from napari_flag.simulation import simulate
 from napari_flag.simulation.simulator import write_simulated
@@ -62,7 +63,7 @@ class Run:
         same = sum(self.hashes[name] == reference.hashes[name] for name in self.hashes)
         twice = int(self.report["name"].duplicated().sum())
         return (
-            f"| {self.name} | {self.seconds:.0f} | {spent:.1f} | {counts} | {self.code} | "
+            f"| {self.name} | {whole(self.seconds)} | {spent:.1f} | {counts} | {self.code} | "
             f"{same} of {len(self.hashes)} | {twice} |"
         )
 
@@ -144,7 +145,7 @@ def run(
     hashes = {path.stem: hash_of(path) for path in sorted(place.glob("S*.h5ad"))}
     left = [path.name for path in place.iterdir() if path.name.startswith(".")]
     sys.stderr.write(
-        f"{name}: {seconds:.0f} s, exit code {code}, {len(hashes)} predictions, left over: {left}\n"
+        f"{name}: {duration(seconds)}, exit code {code}, {len(hashes)} predictions, left over: {left}\n"
     )
     return Run(name, seconds, code, pd.read_csv(place / REPORT_FILE), hashes)
 

@@ -31,6 +31,8 @@ from typing import Any, Final
 import numpy as np
 from benchmarks.tables import write_between
 
+from napari_flag.formatting import whole
+
 HERE: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = HERE / "docs" / "results" / "peers.md"
 ONE_THREAD: Final = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
@@ -142,7 +144,7 @@ def moran(rounds: int) -> list[dict[str, Any]]:
         apart = float(np.abs(theirs() - ours()).max())
         found = in_turns(theirs, ours, rounds)
         tested = f", {permutations} permutations" if permutations else ""
-        work = f"Moran's I, {GENES} genes at {ROWS * 100:,} spots{tested}"
+        work = f"Moran's I, {GENES} genes at {whole(ROWS * 100)} spots{tested}"
         rows.append(row(work, "squidpy", found, f"largest difference {apart:.1e}"))
     return rows
 
@@ -178,7 +180,7 @@ def switch_of(spots: int, rounds: int) -> dict[str, Any]:
     same = said_of(*np.max(errors, axis=0).tolist())
     for viewer in (their_viewer, our_viewer):
         viewer.close()
-    return row(f"another gene of {spots:,} spots, drawn", "napari-spatialdata", found, same)
+    return row(f"another gene of {whole(spots)} spots, drawn", "napari-spatialdata", found, same)
 
 
 def misread_of_points(adata: Any, gene: str, viewer: Any) -> float:

@@ -40,10 +40,11 @@ from flag_training.methods.graph_diffusion import FlagDiffusion
 from flag_training.methods.published import read_baseline
 from flag_training.methods.window_training import train
 from flag_training.run_folders import states_folder
-from flag_training.scoring import COMPARED, SCORED, Section
+from flag_training.scoring import COMPARED, SCORED, Section, called
 from flag_training.stages.fit import fit
 from napari_flag.cli.terminal import watch
 from napari_flag.files import replacing, write_json
+from napari_flag.formatting import counted, difference, score, whole
 from napari_flag.keys import STEPS_OF
 from napari_flag.methods.flag import FlagPredictor
 from napari_flag.methods.moments import FloatArray
@@ -266,15 +267,16 @@ def scored(draws: dict[str, FloatArray], slide: TrainingSlide) -> list[dict[str,
 def page(found: dict[str, Any]) -> str:
     """Return both tables as Markdown: times and their causes, and scores."""
     training = found["training"]
-    parts = ", ".join(f"{name} {number:,}" for name, number in training["parameters"].items())
+    parts = ", ".join(f"{name} {whole(number)}" for name, number in training["parameters"].items())
     windows = ", ".join(map(str, sorted(found["windows"], reverse=True)))
     lines = [
         f"`{found['command']}`; {found['machine']}; medians of {found['rounds']} rounds.",
         "",
         f"Trained on {', '.join(training['sections'])}: ours with {training['TFLOP']['ours']:.1f} TFLOP, the "
-        f"published form with {training['TFLOP']['published']:.1f} ({training['published_steps']:,} steps). "
-        f"Numbers learnt: {parts}. Eight draws of the {found['spots']} spots of {found['section']}, "
-        f"{found['genes']} genes; windows of {windows} spots.",
+        f"published form with {training['TFLOP']['published']:.1f} "
+        f"({counted(training['published_steps'], 'step')}). Numbers learnt: {parts}. "
+        f"Eight draws of the {counted(found['spots'], 'spot')} of {found['section']}, "
+        f"{counted(found['genes'], 'gene')}; windows of {windows} spots.",
         "",
         "| drawn by | differs from the line above in | s | processor s | factor | so far |",
         "|---|---|---:|---:|---:|---:|",
@@ -282,9 +284,13 @@ def page(found: dict[str, Any]) -> str:
     for row in found["forms"]:
         factor = f"{row['factor']:.2f} | {row['so_far']:.1f}" if row["cause"] else " | "
         lines.append(f"| {row['name']} | {row['cause']} | {row['s']:.1f} | {row['cpu_s']:.1f} | {factor} |")
-    lines += ["", f"| draws | {' | '.join(COMPARED)} | GSC | SSC |", f"|---|{'---:|' * (len(COMPARED) + 2)}"]
+    lines += [
+        "",
+        f"| draws | {' | '.join(map(called, COMPARED))} | GSC | SSC |",
+        f"|---|{'---:|' * (len(COMPARED) + 2)}",
+    ]
     for row in found["scores"]:
-        cells = [_number(row["scores"][name]) for name in (*COMPARED, "GSC", "SSC")]
+        cells = [score(row["scores"][name], name) for name in (*COMPARED, "GSC", "SSC")]
         lines.append(f"| {row['name']} | {' | '.join(cells)} |")
     for row in found["scores"][1:]:
         cells = [_difference(*row["less_published"][name]) for name in COMPARED]
@@ -292,13 +298,9 @@ def page(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _number(value: float) -> str:
-    return f"{value:.4f}" if abs(value) < 1 else f"{value:.3f}"
-
-
 def _difference(mean: float, low: float, high: float) -> str:
     """Return a difference with its 95 % interval, in bold where that leaves out 0."""
-    text = f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
+    text = difference(mean, (low, high))
     return f"**{text}**" if low > 0 or high < 0 else text
 
 

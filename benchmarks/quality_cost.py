@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from benchmarks.tables import write_between
 
+from napari_flag import formatting
 from napari_flag.analysis.truth import match_names, shared_counts
 from napari_flag.encoders.features import extract_features
 from napari_flag.inputs import prepare
@@ -116,8 +117,9 @@ def table(found: list[dict[str, Any]]) -> str:
         cells = []
         for name in NAMES:
             mean, error = row["difference"][name]
-            value = f"{row['scores'][name]:.4g}"
-            cells.append(value if row is found[-1] else f"{value} ({mean:+.2g} ± {error:.1g})")
+            value = formatting.score(row["scores"][name], name)
+            away = f" ({formatting.difference(mean, error=error)})"
+            cells.append(value if row is found[-1] else value + away)
         quality = names.get(row["steps"], "")
         lines.append(f"| {row['steps']} | {quality} | {row['s']:.1f} | {' | '.join(cells)} |")
     return "\n".join(lines)

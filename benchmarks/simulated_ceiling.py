@@ -17,7 +17,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from flag_training.scoring import called
 from flag_training.simulated import CohortModel, SimulatedSlide
+from napari_flag.formatting import difference, score
 from napari_flag.progress import finish
 from napari_flag.simulation.expression import TISSUES, Depth, GeneModel, KnownExpression, generated_genes
 from napari_flag.statistics.neighbours import array_graph
@@ -74,12 +76,12 @@ def table(model: CohortModel, slides: int, draws: int) -> str:
         for name, known in rivals(one.known, shares):
             found.setdefault(name, []).append(scores(one, known, draws, number))
     exact = np.array(found.pop("exact"))
-    lines = [f"| draws from | {' | '.join(COLUMNS)} |", f"|---|{'---:|' * len(COLUMNS)}"]
-    lines.append(f"| the exact distribution | {' | '.join(f'{v:.3f}' for v in exact.mean(axis=0))} |")
+    lines = [f"| draws from | {' | '.join(map(called, COLUMNS))} |", f"|---|{'---:|' * len(COLUMNS)}"]
+    lines.append(f"| the exact distribution | {' | '.join(map(score, exact.mean(axis=0), COLUMNS))} |")
     for name, values in found.items():
         away = np.array(values) - exact
         error = away.std(axis=0, ddof=1) / np.sqrt(slides)
-        cells = (f"{a:+.3f} ± {e:.3f}" for a, e in zip(away.mean(axis=0), error, strict=True))
+        cells = (difference(mean, error=one) for mean, one in zip(away.mean(axis=0), error, strict=True))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -99,7 +101,7 @@ def main() -> None:
         f"Written by `python -m benchmarks.simulated_ceiling {command} {out}`.",
         "Every row knows the true expectation of ln rate; they differ in what they say about the rest. The "
         "first is the mean score of draws from the exact distribution, the others the difference from it, ± "
-        "the standard error over slides; above 0 is worse. *ES fair* is that of the distribution, "
+        "the standard error over slides; above 0 is worse. *Fair ES* is that of the distribution, "
         "whatever the number of draws; the others are as in [statistics](../statistics.md), of "
         f"{args.draws} draws, with 1 / 2K², which favours draws that vary too little. In the first table, "
         "one Gaussian is the exact distribution, and its row is what chance does.",

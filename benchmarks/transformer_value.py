@@ -29,6 +29,7 @@ from flag_training.stages.fit import fit
 from flag_training.stages.tile_encoder import TileEncoderConfig
 from napari_flag.cli.terminal import watch
 from napari_flag.files import write_json
+from napari_flag.formatting import difference, score, whole
 from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model.diffusion import TOGETHER
 from napari_flag.model.samplers import SamplerSettings
@@ -142,11 +143,11 @@ def table(results: list[dict[str, Any]]) -> str:
     for result in results:
         silenced, patients = np.array(result["scores"]["silenced"]), result["patients"]
         level, _ = over_patients(silenced, patients)
-        size = f"{result['slides']} | {result['spots']} | {result['spread']['composition']}"
-        lines.append(f"| {size} | silenced | {' | '.join(f'{v:.3f}' for v in level)} |")
+        size = f"{result['slides']} | {whole(result['spots'])} | {result['spread']['composition']}"
+        lines.append(f"| {size} | silenced | {' | '.join(map(score, level, JUDGED))} |")
         for name in ("transformer", "exact"):
             away = over_patients(np.array(result["scores"][name]) - silenced, patients)
-            cells = (f"{a:+.3f} ± {half:.3f}" for a, half in zip(*away, strict=True))
+            cells = (difference(mean, error=half) for mean, half in zip(*away, strict=True))
             lines.append(f"| | | | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

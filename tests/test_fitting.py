@@ -321,7 +321,7 @@ def test_the_summary_is_the_mean_over_sections_these_weights_first_and_no_landma
         ({}, "notice", "another patient"),
         ({"shuffled": 0.5}, "warning", "learnt nothing from the picture"),
         ({"x": float("nan")}, "warning", "learnt nothing from the picture"),
-        ({"ridge": 0.6}, "warning", "(ridge) has 0.60, so it is ahead"),
+        ({"ridge": 0.6}, "warning", "(ridge) has 0.600, so it is ahead"),
         ({"pasted": 0.6}, "warning", "does not even look at the image"),
     ],
 )

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 
 from napari_flag.formatting import (
@@ -8,6 +9,10 @@ from napari_flag.formatting import (
     counted,
     counted_of,
     data_size,
+    difference,
+    duration,
+    entry,
+    entry_name,
     interval,
     length,
     number,
@@ -16,6 +21,7 @@ from napari_flag.formatting import (
     probability,
     px,
     resolution,
+    score,
     whole,
 )
 
@@ -29,7 +35,7 @@ def test_a_number_has_its_decimals_and_no_negative_zero():
 def test_what_is_not_known_is_a_dash_or_the_word_given():
     assert [write(math.nan) for write in (number, probability, whole)] == ["–", "–", "–"]
     assert number(math.nan, 3, "not defined") == "not defined"
-    assert interval((math.nan, math.nan)) == interval(None) == ""
+    assert interval((math.nan, math.nan), "PCC") == interval(None, "PCC") == ""
 
 
 @pytest.mark.parametrize(
@@ -47,9 +53,7 @@ def test_small_probabilities_stay_readable(value, text):
     assert probability(value) == text
 
 
-def test_intervals_and_whole_numbers():
-    assert interval((0.1234, -0.001)) == "[0.12, 0.00]"
-    assert interval((0.1234, 0.5), 3) == "[0.123, 0.500]"
+def test_whole_numbers_have_a_comma_at_every_thousand():
     assert whole(1204.0) == "1,204"
     assert number(1204.5, 1) == "1,204.5"
 
@@ -96,3 +100,57 @@ def test_nearly_all_spots_are_not_said_to_be_all(share, text):
 def test_micrometres_per_pixel_to_type_have_four_decimals_and_what_is_far_too_small_is_not_zero():
     assert [resolution(mpp, TYPED, unit=False) for mpp in (0.68316, 0.5, 10.0)] == ["0.6832", "0.5", "10"]
     assert (resolution(0.0001), resolution(0.00001, unit=False)) == ("0.0001 µm/px", "1e-05")
+
+
+def test_scores_have_three_decimals_those_that_differ_late_four_and_fair_ones_as_many():
+    for name in ("PCC", "SSC", "ES", "Moran's I", "ARI", "amplitude"):
+        assert score(0.70449, name) == "0.704"
+    for name in ("CRPS", "VS-gene", "VS-space", "CRPS fair"):
+        assert score(-0.51336, name) == "−0.5134"
+    assert score(0.7, "PCC", sd=0.0012) == "0.700 ± 0.001"
+    assert score(0.7, "CRPS", sd=0.0012) == "0.7000 ± 0.0012"
+    assert (score(math.nan, "PCC", sd=0.1), score(math.nan, "PCC", "not defined")) == ("–", "not defined")
+
+
+def test_intervals_have_the_decimals_of_their_score():
+    assert (interval((0.1234, -0.0001), "SSC"), interval((0.1234, 0.5), "CRPS")) == (
+        "[0.123, 0.000]",
+        "[0.1234, 0.5000]",
+    )
+
+
+def test_differences_of_scores_have_a_sign_and_none_where_they_round_to_nothing():
+    assert difference(0.01234, (-0.001, 0.02)) == "+0.0123 [−0.0010, +0.0200]"
+    assert (difference(-0.5, error=0.01), difference(0.00001), difference(-0.00001)) == (
+        "−0.5000 ± 0.0100",
+        "0.0000",
+        "0.0000",
+    )
+    assert difference(math.nan, (math.nan, math.nan)) == "–"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "0 s"),
+        (42.4, "42 s"),
+        (59.8, "1 min"),
+        (372, "6 min 12 s"),
+        (3599.8, "1 h"),
+        (7384, "2 h 3 min"),
+    ],
+)
+def test_durations_have_two_units_at_most(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_records_say_micrometres_and_lists_in_words():
+    assert [entry_name(key) for key in ("um_per_px", "pitch_um", "umbrella_number")] == [
+        "µm per px",
+        "pitch µm",
+        "umbrella number",
+    ]
+    assert entry({"pitch_um": 200.0, "seeds": [0, 1], "unseen": [], "depth": None}) == (
+        "pitch µm 200, seeds 0, 1, unseen none, depth none"
+    )
+    assert entry(np.array([0.5, 2.0])) == "0.5, 2"

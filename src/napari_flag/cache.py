@@ -81,7 +81,7 @@ def most_bytes(kind: str) -> int:
             return int(gigabytes * 1e9)
     raise UserError(
         f"The environment variable {variable} is set to {given[:40]!r}, which is no number of gigabytes "
-        f"above 0; set it to one such as {MOST_BYTES[kind] / 1e9:.0f}, or remove it."
+        f"above 0; set it to one such as {MOST_BYTES[kind] / 1e9:g}, or remove it."
     )
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from napari_flag.errors import UserError
-from napari_flag.formatting import data_size
+from napari_flag.formatting import data_size, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -264,7 +264,7 @@ def parse_json(data: str | bytes) -> Any:
     else:
         parts = sum(map(data.count, ("[", "{", ",")))
     if parts > MOST_MARKS:
-        raise ValueError(f"it has {parts:,} parts, where up to {MOST_MARKS:,} are read")
+        raise ValueError(f"it has {whole(parts)} parts, where up to {whole(MOST_MARKS)} are read")
     try:
         return json.loads(data)
     except RecursionError as error:

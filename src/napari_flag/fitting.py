@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from napari_flag.discovery.folders import discover
 from napari_flag.errors import UserError
 from napari_flag.files import check_writable, ending, safe_cell, write_whole
-from napari_flag.formatting import TYPED, counted, number, resolution
+from napari_flag.formatting import TYPED, counted, resolution, score
 from napari_flag.inputs import read_table, settle_scale, with_given_scale
 from napari_flag.keys import DEFAULT_WEIGHTS
 from napari_flag.listing import COLUMNS, read_listing, refuse_same_names
@@ -541,8 +541,8 @@ def verdict(scores: "pd.DataFrame") -> tuple[str, str]:
     kind, best = rivals.idxmax()
     sections = counted(scores[HELD_OUT].nunique(), "section")
     said = (
-        f"On {sections} left out, X has PCC {number(ours)}, with the tiles shuffled between spots "
-        f"{number(shuffled)}; the best simple method ({best}) has {number(float(rivals.max()))}"
+        f"On {sections} left out, X has PCC {score(ours, 'PCC')}, with the tiles shuffled between spots "
+        f"{score(shuffled, 'PCC')}; the best simple method ({best}) has {score(float(rivals.max()), 'PCC')}"
     )
     if not ours > shuffled:  # NaN as well
         return (

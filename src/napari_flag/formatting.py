@@ -1,24 +1,30 @@
-"""How numbers are written wherever a person reads them: docks, hover texts, the report, the command line.
+"""How numbers are written wherever a person reads them: docks, report, command line, tables of training.
 
-Scores have a leading zero, and two decimals in the windows (proper scores, which differ by little, three),
-three in the report and on the command line; counts have a comma at every thousand; a negative number has a
-minus sign, not a hyphen; between a number and its unit, "%" too, is a blank.  A number that is not known
-(NaN) is a dash, or a word where one is given.
+Scores have a leading zero and three decimals, those that differ late four, and their differences four; all
+else (expression, correlations of two genes, axes) two. Counts have a comma at every thousand; a negative
+number has a minus sign, not a hyphen; between a number and its unit, "%" too, is a blank.  A number that is
+not known (NaN) is a dash, or a word where one is given.
 """
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 UNKNOWN: Final = "–"
 """Stands for a number that is not known."""
 UNDEFINED: Final = "not defined"
 """Stands for a score that its formula does not define here, as a correlation of what does not vary."""
-FINE: Final = 3
-"""Decimals of proper scores in the windows."""
+_SCORE: Final = 3
+_LATE: Final = 4
+"""Decimals of scores that differ late, and of differences of scores."""
+_DIFFERING_LATE: Final = ("CRPS", "VS-gene", "VS-space")
+_FAIR: Final = " fair"
+"""Ends the name of a score of the distribution itself, whatever the number of draws."""
 TYPED: Final = 4
 """Decimals of µm/px that a person types, or is asked to type; of all µm/px in one sentence with them."""
 MINUS: Final = "−"
+_MICROMETRES: Final = re.compile(r"\bum\b")
 MEGABYTE: Final = 10**6
 
 
@@ -30,11 +36,41 @@ def number(value: float, digits: int = 2, unknown: str = UNKNOWN) -> str:
     return text.removeprefix("-") if not text.strip("-0.") else text.replace("-", MINUS)
 
 
-def interval(ends: tuple[float, float] | None, digits: int = 2, unknown: str = "") -> str:
-    """Return "[0.12, 0.34]", or `unknown` where there is no interval (None or NaN)."""
+def score(value: float, metric: str, unknown: str = UNKNOWN, *, sd: float = math.nan) -> str:
+    """Return a score as every place writes it: "0.704", with a standard deviation "0.704 ± 0.001".
+
+    Parameters
+    ----------
+    value
+        The score, or another measure of likeness, as Moran's I, ARI or AUC.
+    metric
+        Its name, which settles the decimals: "PCC", "CRPS", "CRPS fair".
+    unknown
+        What stands for NaN.
+    sd
+        Its standard deviation, or standard error; NaN where there is none.
+    """
+    text = number(value, _decimals(metric), unknown)
+    return text if math.isnan(value) or math.isnan(sd) else f"{text} ± {number(sd, _decimals(metric))}"
+
+
+def interval(ends: tuple[float, float] | None, metric: str, unknown: str = "") -> str:
+    """Return the interval of a score, "[0.123, 0.345]", or `unknown` where there is none (None or NaN)."""
     if ends is None or math.isnan(ends[0]) or math.isnan(ends[1]):
         return unknown
-    return f"[{number(ends[0], digits)}, {number(ends[1], digits)}]"
+    return f"[{score(ends[0], metric)}, {score(ends[1], metric)}]"
+
+
+def difference(
+    value: float, ends: tuple[float, float] | None = None, *, error: float = math.nan, unknown: str = UNKNOWN
+) -> str:
+    """Return one score less another, with its sign: "+0.0123 [−0.0010, +0.0200]", "+0.0123 ± 0.0004"."""
+    if math.isnan(value):
+        return unknown
+    text = _signed(value)
+    if not math.isnan(error):
+        text += f" ± {number(error, _LATE)}"
+    return text if ends is None else f"{text} [{_signed(ends[0])}, {_signed(ends[1])}]"
 
 
 def probability(value: float, unknown: str = UNKNOWN) -> str:
@@ -99,6 +135,34 @@ def resolution(mpp: float, digits: int = 3, *, unit: bool = True) -> str:
     return f"{text} µm/px" if unit else text
 
 
+def entry_name(key: str) -> str:
+    """Return what an entry of a record is called: "µm per px" for "um_per_px"."""
+    return _MICROMETRES.sub("µm", key.replace("_", " "))
+
+
+def entry(value: object) -> str:
+    """Return what a record of settings holds, numbers as they are typed, lists with commas."""
+    listed = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(listed, Mapping):
+        return ", ".join(f"{entry_name(str(key))} {entry(inner)}" for key, inner in listed.items())
+    if isinstance(listed, list | tuple):
+        return ", ".join(map(entry, listed)) or "none"
+    if listed is None:
+        return "none"
+    return f"{listed:g}" if isinstance(listed, float) else str(listed)
+
+
+def duration(seconds: float) -> str:
+    """Return how long something took: "42 s", "6 min 12 s", "2 h 3 min"."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        parts = [(minutes, "min"), (rest, "s")]
+    else:
+        hours, minutes = divmod(round(seconds / 60), 60)
+        parts = [(hours, "h"), (minutes, "min")]
+    return " ".join(f"{whole(count)} {unit}" for count, unit in parts if count) or "0 s"
+
+
 def spread(ascending: Sequence[float], write: Callable[[float], str]) -> str:
     """Return the ends of what values spread over: "100 µm to 200 µm", or the one text of all."""
     ends = dict.fromkeys(map(write, (ascending[0], ascending[-1])))
@@ -115,6 +179,15 @@ def data_size(size: float) -> str:
     if size >= 1e9:
         return f"{number(size / 1e9, 1)} GB"
     return f"{whole(size / MEGABYTE)} MB" if size >= MEGABYTE else f"{whole(math.ceil(size / 1e3))} kB"
+
+
+def _decimals(metric: str) -> int:
+    return _LATE if metric.removesuffix(_FAIR) in _DIFFERING_LATE else _SCORE
+
+
+def _signed(value: float) -> str:
+    text = number(value, _LATE)
+    return f"+{text}" if value > 0 and text.strip("0.") else text
 
 
 def _short(value: float) -> str:

@@ -127,6 +127,8 @@ RESEARCH_USE_ONLY: Final = "Research use only, not for diagnosis."
 CARD_SCORE: Final = "out_of_distribution_score"
 """How the score was calibrated, or that there is none."""
 
+CARD_HELD_OUT: Final = "held_out_scores"
+"""What sections left out of the training scored: split → section → what → metric."""
 CARD_METHOD: Final = "method"
 """What the method of the weights is called, an ablation of FLAG by its own name; absent where it is FLAG."""
 CARD_BANK: Final = "reference_bank"

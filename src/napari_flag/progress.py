@@ -20,7 +20,7 @@ from typing import Any, Final, TextIO, TypeAlias, TypeVar
 
 from napari_flag.errors import UserError
 from napari_flag.files import Unwritable, parse_json, read_text, replacing
-from napari_flag.formatting import whole
+from napari_flag.formatting import duration, whole
 
 T = TypeVar("T")
 
@@ -269,11 +269,8 @@ def say_duration(seconds: float) -> str:
     if seconds < 5:
         return "a few seconds"
     if seconds < 55:
-        return f"about {5 * max(round(seconds / 5), 1)} s"
-    if seconds < 3570:
-        return f"about {max(round(seconds / 60), 1)} min"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"about {hours} h {minutes} min" if minutes else f"about {hours} h"
+        return f"about {duration(5 * max(round(seconds / 5), 1))}"
+    return f"about {duration(60 * max(round(seconds / 60), 1))}"
 
 
 def describe_step(step: Step, left_s: float | None) -> str:

@@ -63,7 +63,7 @@ def test_domains_that_are_missing_are_found_and_those_there_keep_their_spots(ada
     same = dict(zip(adata.obs_names, ["a" if number == "1" else "b" for number in mine], strict=True))
     write_labels(adata, finish(read_for(adata, write(tmp_path / "labels.tsv", same))))
     sentence = describe_labels(adata)
-    assert sentence == "100 of 100 spots are labelled. Domains to labels: prediction ARI 1.00, NMI 1.00."
+    assert sentence == "100 of 100 spots are labelled. Domains to labels: prediction ARI 1.000, NMI 1.000."
     finish(find_missing(adata, "leiden"))
     assert agreement(adata.obs[keys.DOMAIN].to_numpy(), np.asarray(mine)).ari == 1.0
     assert read_domains(adata, MEASURED) is not None

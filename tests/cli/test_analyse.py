@@ -571,7 +571,7 @@ def test_an_export_scores_the_gene_sets_given_in_formats_that_hold_them(files, c
     assert main([*line, "h5ad"]) == 0
     assert list(read_prediction(files / "out" / "fake.h5ad").obsm[keys.GENE_SETS].columns) == ["OWN"]
     assert main([*line, "h5ad"]) == 0, "the same command may be repeated"
-    assert main(["export", "predicted.h5ad", "--out", "out", "--to", "h5ad"]) == 2, "without them it is another"
+    assert main(["export", "predicted.h5ad", "--out", "out", "--to", "h5ad"]) == 2, "without, it is another"
     capsys.readouterr()
     assert main([*line, "csv"]) == 2
     assert "leave --gene-sets out" in capsys.readouterr().err

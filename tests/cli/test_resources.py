@@ -105,7 +105,11 @@ def weights(tmp_path, monkeypatch):
     header = {
         "format": checkpoint.FORMAT,
         "genes": ["ERBB2", "VIM"],
-        "card": {"title": "Breast, two genes", "patients": ["B", "C"], "metrics": {"PCC": 0.61234}},
+        "card": {
+            "title": "Breast, two genes",
+            "patients": ["B", "C"],
+            "held_out_scores": {"seed 0": {"C5": {"PCC": -0.61234, "CRPS": 0.5, "cPCC": None}}},
+        },
         "config": {},
         "encoder": "embedded",
     }
@@ -135,7 +139,7 @@ def test_weights_show_says_what_they_were_trained_on(weights, capsys):
     assert "Research use only" in out
     assert "patients" in out
     assert "B, C" in out
-    assert "PCC 0.6123" in out
+    assert "PCC −0.612, CRPS 0.5000, cPCC –" in out
     assert main(["weights", "show", "good", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["genes"] == ["ERBB2", "VIM"]
     assert main(["weights", "show", "nobody"]) == 2

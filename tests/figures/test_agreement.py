@@ -7,6 +7,7 @@ from tests.fakes import fake_prediction
 from napari_flag.analysis.compare import section_of
 from napari_flag.figures.agreement import draw_calibration, draw_moran, draw_named_moran, draw_overlaps
 from napari_flag.figures.style import house_style
+from napari_flag.formatting import score
 from napari_flag.statistics.markers import Overlap
 
 
@@ -48,7 +49,7 @@ def test_the_moran_scatter_has_every_gene_and_the_identity(section):
     )
     line = panel.lines[0]
     np.testing.assert_allclose(line.get_xdata(), line.get_ydata())
-    assert f"SSC {section.sample_scores['SSC']:.2f}" in panel.get_title(loc="left")
+    assert f"SSC {score(section.sample_scores['SSC'], 'SSC')}" in panel.get_title(loc="left")
 
 
 def test_an_honest_spread_lies_on_the_diagonal(section):

@@ -7,6 +7,7 @@ from tests.fakes import fake_prediction
 from napari_flag.analysis.coexpression import correlate
 from napari_flag.analysis.compare import section_of
 from napari_flag.figures.heat_maps import draw_coexpression, draw_triangles
+from napari_flag.formatting import score
 from napari_flag.progress import finish
 
 
@@ -33,7 +34,7 @@ def test_the_triangles_are_prediction_below_and_truth_above():
 def test_the_title_says_whether_depth_is_shown_and_that_gsc_has_it(depth, word):
     together = correlations(fake_prediction(), depth=depth)
     title = draw_triangles(together).axes[0].get_title(loc="left")
-    assert title == f"{word} · GSC of X (with depth, as defined) {together.gsc:.2f}"
+    assert title == f"{word} · GSC of X (with depth, as defined) {score(together.gsc, 'GSC')}"
 
 
 def test_colours_reach_equally_far_to_both_sides_and_the_bar_says_how_far():
@@ -55,4 +56,4 @@ def test_truth_and_predictions_are_drawn_in_one_order(section):
     np.testing.assert_array_equal(truth, predicted)
     assert (truth != sample).any()
     assert figure.axes[0].get_ylabel().endswith("depth removed")
-    assert "GSC 1.00" in figure.axes[4].get_title(loc="left")
+    assert "GSC 1.000" in figure.axes[4].get_title(loc="left")

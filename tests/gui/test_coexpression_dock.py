@@ -8,6 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage
 from tests.fakes import fake_prediction
 
+from napari_flag.formatting import score
 from napari_flag.gui import coexpression_dock
 from napari_flag.gui import dock as dock_module
 from napari_flag.gui.area import open_area
@@ -47,7 +48,7 @@ def test_without_a_prediction_the_dock_says_what_to_do(dock):
 
 def test_all_genes_of_a_small_prediction_are_shown_with_gsc(filled):
     assert set(filled.together.genes) == set(filled.session.adata.var_names)
-    assert f"GSC of X (with depth, as defined) {filled.together.gsc:.2f}" in filled.heading.text()
+    assert f"GSC of X (with depth, as defined) {score(filled.together.gsc, 'GSC')}" in filled.heading.text()
     assert filled.choice.box.value == "all 16 genes"
 
 
@@ -57,7 +58,7 @@ def test_the_most_variable_genes_of_a_larger_one_are_shown_first(dock, qtbot):
     variance = dock.session.adata.X.var(axis=0)
     most = set(dock.session.adata.var_names[np.argsort(-variance)[:50]])
     assert set(dock.together.genes) == most
-    assert f"{dock.together.gsc_all:.2f} for all" in dock.heading.text()
+    assert f"{score(dock.together.gsc_all, 'GSC')} for all" in dock.heading.text()
 
 
 def test_a_set_chosen_here_is_the_set_of_all_docks(filled, qtbot):

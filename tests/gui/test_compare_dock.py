@@ -14,6 +14,7 @@ from napari_flag.analysis.models import comparing_models
 from napari_flag.analysis.pathways import bundled, describe_sets, recover_in_truth
 from napari_flag.analysis.truth import truth_of
 from napari_flag.errors import Doubtful
+from napari_flag.formatting import interval, score
 from napari_flag.gui import compare_dock
 from napari_flag.gui.compare_dock import CompareDock
 from napari_flag.layers import ahead
@@ -54,21 +55,21 @@ def test_without_a_prediction_it_says_what_to_do(dock):
 def test_what_judges_the_expectation_is_bold_and_has_intervals(filled):
     scores = filled.agreement.comparison.scores["X"]
     for name in ("PCC", "MSE", "cPCC"):
-        assert f"<b>{scores.values[name]:.2f}</b>" in filled.numbers[name].text()
+        assert f"<b>{score(scores.values[name], name)}</b>" in filled.numbers[name].text()
         low, high = scores.intervals[name]
-        assert filled.intervals[name].text() == f"[{low:.2f}, {high:.2f}]"
+        assert filled.intervals[name].text() == interval((low, high), name)
     for name in ("GSC", "SSC", "amplitude"):
-        assert filled.numbers[name].text() == f"{name} {scores.values[name]:.2f}"
+        assert filled.numbers[name].text() == f"{name} {score(scores.values[name], name)}"
     assert filled.numbers["CRPS"].isHidden()
 
 
 def test_scores_of_one_draw_are_a_choice_away(filled):
     filled.values.value = "sample"
     scores = filled.agreement.comparison.scores["sample"]
-    assert f"{scores.values['MSE']:.2f}" in filled.numbers["MSE"].text()
+    assert f"{score(scores.values['MSE'], 'MSE')}" in filled.numbers["MSE"].text()
     row = filled.table.table.row("VIM")
     expected = filled.agreement.tables["sample"].set_index("gene").pcc["VIM"]
-    assert filled.table.table.index(row, 1).data() == f"{expected:.2f}"
+    assert filled.table.table.index(row, 1).data() == score(expected, "PCC")
 
 
 def test_scores_of_all_draws_have_proper_scores_where_there_are_eight(filled, qtbot):
@@ -81,11 +82,11 @@ def test_scores_of_all_draws_have_proper_scores_where_there_are_eight(filled, qt
     draws = filled.agreement.comparison.draws
     assert not any("need 8 joint draws" in text for text in filled.messages.texts)
     for name, value in draws.proper.items():
-        assert f"<b>{value:.3f}</b>" in filled.numbers[name].text()
+        assert f"<b>{score(value, name)}</b>" in filled.numbers[name].text()
         low, high = draws.intervals[name]
-        assert filled.intervals[name].text() == f"[{low:.3f}, {high:.3f}]"
+        assert filled.intervals[name].text() == interval((low, high), name)
     for name in ("GSC", "SSC", "amplitude"):
-        assert f"<b>{draws.values[name]:.2f}</b>" in filled.numbers[name].text()
+        assert f"<b>{score(draws.values[name], name)}</b>" in filled.numbers[name].text()
 
 
 def test_genes_are_listed_best_first_and_a_click_shows_one_everywhere(filled, viewer):
@@ -165,10 +166,10 @@ def test_all_predictions_of_a_slide_are_scored_in_one_table_and_a_row_shows_its_
     table = dock.models.table
     assert set(table.shown) == set(expected.index)
     for name in names:
-        assert table.index(table.row(name), 1).data() == f"{expected.PCC[name]:.2f}"
+        assert table.index(table.row(name), 1).data() == score(expected.PCC[name], "PCC")
     titles = [table.headerData(k, Qt.Orientation.Horizontal) for k in range(table.columnCount())]
     crps = table.index(table.row(names[1]), titles.index("fair CRPS")).data()
-    assert crps == f"{expected.CRPS_fair[names[1]]:.3f}"
+    assert crps == score(expected.CRPS_fair[names[1]], "CRPS")
     assert any("predict with --draws 16" in text for text in dock.messages.texts), "of the first, one draw"
     before = dock.agreement
     dock.models.setCurrentIndex(table.index(table.row(names[0]), 0))
@@ -276,7 +277,7 @@ def test_the_report_has_the_scores_of_prediction_and_counts(filled, qtbot, tmp_p
     page = reported(filled, tmp_path, qtbot).read_text("utf-8")
     values = filled.agreement.comparison.scores["X"].values
     assert "64 spots, 8 genes" in page
-    assert f"{values['PCC']:.3f}" in page
+    assert f"{score(values['PCC'], 'PCC')}" in page
 
 
 def test_without_draws_x_alone_is_scored_whatever_was_chosen_before(filled, qtbot):
@@ -287,7 +288,7 @@ def test_without_draws_x_alone_is_scored_whatever_was_chosen_before(filled, qtbo
     filled.session.set_prediction(alone)
     qtbot.waitUntil(lambda: filled.agreement is not before, timeout=10_000)
     scores = filled.agreement.comparison.scores["X"]
-    assert filled.numbers["PCC"].text() == f"PCC <b>{scores.values['PCC']:.2f}</b>"
+    assert filled.numbers["PCC"].text() == f"PCC <b>{score(scores.values['PCC'], 'PCC')}</b>"
     assert not filled.values.native.isEnabled()
     assert set(filled.agreement.tables) == {"X"}
 

@@ -11,7 +11,7 @@ from napari_flag.analysis.domains import COLUMNS, LABELS, read_domains
 from napari_flag.analysis.structure import write_structure
 from napari_flag.analysis.truth import MEASURED, PREDICTED, attach_measured
 from napari_flag.exports.qupath import domain_annotations
-from napari_flag.formatting import area, number
+from napari_flag.formatting import area, score
 from napari_flag.gui.coexpression_dock import CoexpressionDock
 from napari_flag.gui.compare_dock import CompareDock
 from napari_flag.gui.regions.regions_dock import RegionsDock
@@ -64,9 +64,9 @@ def test_every_dock_shows_the_same_scores(case, open_dock, qtbot):
     for draws in (scores.agreement.comparison.draws, samples.numbers.scores):
         assert draws.values == pytest.approx(expected.draws.values, abs=1e-5)
         assert draws.proper == pytest.approx(expected.draws.proper, abs=1e-5)
-    assert f"<b>{number(values['PCC'])}</b>" in side._numbers["PCC"].text()
+    assert f"<b>{score(values['PCC'], 'PCC')}</b>" in side._numbers["PCC"].text()
     assert side._numbers["PCC"].text() == scores.numbers["PCC"].text()
-    assert f"SSC of X {number(values['SSC'])} over 11 genes and 82 spots" in spatial.heading.text()
+    assert f"SSC of X {score(values['SSC'], 'SSC')} over 11 genes and 82 spots" in spatial.heading.text()
     assert "11 genes over 82 spots" in genes.heading.text()
     moran = dict(zip(spatial.scores.genes, spatial.scores.predicted, strict=True))
     assert {name: gene.moran_predicted for name, gene in side.scores.genes.items()} == pytest.approx(moran)

@@ -8,6 +8,7 @@ from tests.fakes import FakeSlide, add_draws, fake_prediction
 from napari_flag import keys
 from napari_flag.analysis.draws import Draw, count
 from napari_flag.errors import UserError
+from napari_flag.formatting import interval, score
 from napari_flag.gui import samples_dock
 from napari_flag.gui.compare_dock import CompareDock
 from napari_flag.gui.samples_dock import SamplesDock
@@ -112,7 +113,7 @@ def test_playing_ends_when_the_page_or_the_prediction_is_left(filled, qtbot):
 def test_what_stays_and_what_moves_is_said(filled):
     between = filled.numbers.between
     for metric in ("PCC", "GSC", "SSC"):
-        assert f"{metric} {between[metric]:.2f}" in filled.between.text()
+        assert f"{metric} {score(between[metric], metric)}" in filled.between.text()
     assert "against the measurement" in filled.against.text()
     assert filled.gene.text().startswith(f"{filled.session.gene}: correlation between two draws")
     filled.session.select_gene("VIM")
@@ -131,7 +132,7 @@ def test_the_table_holds_the_scores_of_each_draw(filled):
     scores = filled.numbers.scores
     for column, name in enumerate(("GSC", "SSC", "amplitude", "PCC"), start=1):
         shown = [filled.table.table.index(row, column).data() for row in range(4)]
-        assert shown == [f"{value:.2f}" for value in scores.by_draw[name]]
+        assert shown == [score(value, name) for value in scores.by_draw[name]]
 
 
 def test_with_fewer_than_eight_draws_a_button_draws_up_to_eight(dock, qtbot, monkeypatch):
@@ -156,8 +157,8 @@ def test_with_fewer_than_eight_draws_a_button_draws_up_to_eight(dock, qtbot, mon
     found = dock.numbers.scores
     for name, value in found.proper.items():
         low, high = found.intervals[name]
-        assert f"{name} {value:.3f}" in dock.proper.text().replace(samples_dock.HYPHEN, "-")
-        assert f"{name} [{low:.3f}, {high:.3f}]: " in dock.proper.toolTip()
+        assert f"{name} {score(value, name)}" in dock.proper.text().replace(samples_dock.HYPHEN, "-")
+        assert f"{name} {interval((low, high), name)}: " in dock.proper.toolTip()
 
 
 def test_new_draws_are_scored_in_the_compare_dock_once_they_are_made(dock, viewer, qtbot, monkeypatch):

@@ -6,6 +6,7 @@ from tests.gui.two_slides import named
 from vispy.gloo.glir import JUST_DELETED, GlirTexture2D
 
 from napari_flag import keys
+from napari_flag.formatting import score
 from napari_flag.gui.area import open_area
 from napari_flag.gui.session import Session
 from napari_flag.gui.side_by_side_dock import MAIN_PX, OTHERS, SideBySideDock
@@ -96,8 +97,8 @@ def test_gene_colours_and_limits_follow_the_main_canvas(dock, viewer):
 
 def test_scores_of_gene_and_section_are_shown(dock):
     scores = dock.scores
-    assert f"{scores.genes[dock.session.gene].pcc:.2f}" in dock.gene_score.text()
-    assert f"{scores.overall['cPCC']:.2f}" in dock._numbers["cPCC"].text()
+    assert f"{score(scores.genes[dock.session.gene].pcc, 'PCC')}" in dock.gene_score.text()
+    assert f"{score(scores.overall['cPCC'], 'cPCC')}" in dock._numbers["cPCC"].text()
     assert "10 genes" in dock.summary.text()
 
 

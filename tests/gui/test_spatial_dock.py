@@ -6,6 +6,7 @@ from qtpy.QtCore import Qt
 from tests.fakes import fake_prediction
 from tests.layers.overlay_texts import lines_on
 
+from napari_flag.formatting import score
 from napari_flag.gui.session import Session
 from napari_flag.gui.spatial_dock import SpatialDock
 from napari_flag.layers.local_map import CLASS_MEANINGS, MapKind
@@ -50,7 +51,7 @@ def test_genes_are_ranked_by_moran_with_q_and_truth_beside(filled):
     assert headings(filled) == ["Gene", "I pred.", "I true", "q"]
     numbers = [float(filled.table.table.index(r, 1).data()) for r in range(12)]
     assert numbers == sorted(numbers, reverse=True)
-    assert f"SSC of X {filled.scores.ssc:.2f}" in filled.heading.text()
+    assert f"SSC of X {score(filled.scores.ssc, 'SSC')}" in filled.heading.text()
 
 
 def test_on_predictions_alone_the_dock_says_so_and_stays_useful(dock, qtbot, viewer):

@@ -16,7 +16,7 @@ from napari_flag.analysis.scores import EXPECTATION, MEANING, STRUCTURE
 from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.errors import UserError
 from napari_flag.figures.style import house_style
-from napari_flag.formatting import area, number, probability
+from napari_flag.formatting import area, interval, probability, score
 from napari_flag.progress import finish
 from napari_flag.report import write_report
 from napari_flag.report.findings import MAPS, gather, labels_of
@@ -97,12 +97,14 @@ def test_the_scores_are_those_of_compare(page, prediction):
     comparison = finish(comparing(prediction, counts_for(prediction)))
     scores, draws = comparison.scores["X"], comparison.draws
     for metric in ("PCC", "MSE", "cPCC"):
-        assert f"<b>{scores.values[metric]:.3f}</b>" in page
+        assert f"<b>{score(scores.values[metric], metric)}</b>" in page
         low, high = scores.intervals[metric]
-        assert f"[{low:.3f}, {high:.3f}]" in page
+        assert interval((low, high), metric) in page
     for metric in ("GSC", "SSC", "amplitude"):
-        assert f"<b>{draws.values[metric]:.3f}</b>" in page
-        assert f"<td>{scores.values[metric]:.3f}</td>" in page, "in the table, as the paper reads it"
+        assert f"<b>{score(draws.values[metric], metric)}</b>" in page
+        assert f"<td>{score(scores.values[metric], metric)}</td>" in page, (
+            "in the table, as the paper reads it"
+        )
 
 
 def test_the_page_says_of_each_metric_what_the_docks_say(page):
@@ -115,7 +117,7 @@ def test_the_picture_of_the_domains_gives_ari_and_nmi_with_the_decimals_of_the_p
     with house_style():
         titles = [axes.get_title(loc="left") for axes in _draw_domains(findings).axes]
     same = findings.likeness
-    assert titles == ["measured", f"predicted   ARI {same.ari:.3f}, NMI {same.nmi:.3f}"]
+    assert titles == ["measured", f"predicted   {same.described()}"]
 
 
 def test_q_values_of_genes_are_written_as_in_the_docks(page, prediction):
@@ -149,12 +151,12 @@ def test_with_eight_draws_the_page_has_proper_scores_and_with_fewer_it_asks_for_
     written = finish(write_report(adata, counts, tmp_path)).read_text("utf-8")
     draws = finish(comparing(adata, counts)).draws
     assert "draw more" not in written
-    for score, value in draws.proper.items():
-        low, high = draws.intervals[score]
-        tile = written[written.index(f"<span>{score} <") :]
+    for name, value in draws.proper.items():
+        low, high = draws.intervals[name]
+        tile = written[written.index(f"<span>{name} <") :]
         tile = tile[: tile.index("</div>")]
-        assert f"<b>{value:.3f}</b>" in tile
-        assert f"[{low:.3f}, {high:.3f}]" in tile
+        assert f"<b>{score(value, name)}</b>" in tile
+        assert interval((low, high), name) in tile
     assert Outline(written).open == []
 
 
@@ -301,7 +303,7 @@ def test_the_report_shows_labels_and_how_far_domains_agree_with_them(labelled, t
     assert "&lt;tumour&gt;" in part
     for key, word in ((keys.DOMAIN, "predicted"), (keys.DOMAIN + keys.OF_MEASURED, "measured")):
         found = findings.labels.agreements[key]
-        cells = f"<td>{number(found.ari, 3)}</td><td>{number(found.nmi, 3)}</td>"
+        cells = f"<td>{score(found.ari, 'ARI')}</td><td>{score(found.nmi, 'NMI')}</td>"
         assert f'<th scope="row">domains, {word}</th>{cells}' in part
 
 

@@ -149,10 +149,10 @@ def test_draws_are_compared_with_a_rival_under_its_better_training_for_the_metri
     """By ES that is all others, by CRPS without B4, over both sections."""
     table = table_of(page, AGAINST)
     line = next(line for line in table if "counting noise" in line)
-    assert "| -0.4000 (better in 1 of 2) |" in line
+    assert "| −0.4000 (better in 1 of 2) |" in line
     assert "| +0.3000 (better in 0, worse in 2 of 2) |" in line
     one = table_of(page.split("\n## C2\n")[1], AGAINST)
-    assert "| **-0.5000 [-0.9000, -0.1000]** |" in one[-1]
+    assert "| **−0.5000 [−0.9000, −0.1000]** |" in one[-1]
 
 
 def test_what_read_levels_of_further_patients_says_so_and_whose(tmp_path):
@@ -174,8 +174,8 @@ def test_what_read_levels_of_further_patients_says_so_and_whose(tmp_path):
 
 def test_what_flag_is_better_on_is_said_only_where_every_section_is_sure(page, tmp_path):
     assert (
-        "every rival in each of C2, C3 by VS-gene, VS-space, ES fair, CRPS fair, VS-gene fair, "
-        "VS-space fair:\n\n- by ES not than counting noise\n- by CRPS" in page
+        "every rival in each of C2, C3 by VS-gene, VS-space, fair ES, fair CRPS, fair VS-gene, "
+        "fair VS-space:\n\n- by ES not than counting noise\n- by CRPS" in page
     )
     sure = [comparison("a", (-1, -2, -0.5), section=s, other=-1.0) for s in ("C2", "C3")]
     results = results_of(Outcome((draws("a", 9), *RECORDS[:2]), tuple(sure)), PLAN, "c")
@@ -183,7 +183,7 @@ def test_what_flag_is_better_on_is_said_only_where_every_section_is_sure(page, t
     path.write_text(json.dumps(results))
     stated = markdown([read_results(path)], "Scores")
     assert (
-        "better draws than every rival in each of C2, C3 by ES, CRPS, VS-gene, VS-space, ES fair," in stated
+        "better draws than every rival in each of C2, C3 by ES, CRPS, VS-gene, VS-space, fair ES," in stated
     )
 
 
@@ -192,14 +192,25 @@ def test_with_several_seeds_every_one_must_be_sure(tmp_path):
     results = results_of(Outcome((draws("a", 9),), tuple(each)), Plan(("C2",), seeds=(0, 1)), "c")
     path = tmp_path / "seeds.json"
     path.write_text(json.dumps(results))
-    assert "| -0.8000 [-2.0000, +0.2000] |" in markdown([read_results(path)], "Scores")
+    assert "| −0.8000 [−2.0000, +0.2000] |" in markdown([read_results(path)], "Scores")
+
+
+def test_a_difference_that_is_not_known_is_a_dash_as_every_number():
+    for sections in (("C2",), ("C2", "C3")):
+        unknown = (float("nan"),) * 3
+        each = tuple(comparison("a", unknown, section=name, other=-0.1) for name in sections)
+        rows = tuple(draws("a", 9, section=name) for name in sections)
+        results = json.loads(json.dumps(results_of(Outcome(rows, each), Plan(sections), "c")))
+        path_free = markdown([results | {"records": list(rows), "comparisons": list(each)}], "Scores")
+        assert "| all others | a | – |" in path_free
+        assert "nan" not in path_free
 
 
 def test_the_lead_over_the_best_learned_method_has_the_sign_of_better(page):
     table = table_of(page, "`X` against the best learned method, metric by metric")
     ends = {line.split("|")[2].strip(): line for line in table}
-    assert ends["PCC"].endswith("| ridge (without B4) | +0.150 |")
-    assert ends["MSE"].endswith("| ridge (all others) | -0.100 |")
+    assert ends["PCC"].endswith("| ridge (without B4) | +0.1500 |")
+    assert ends["MSE"].endswith("| ridge (all others) | −0.1000 |")
 
 
 UNLIKE = (
@@ -223,7 +234,7 @@ def test_a_method_scored_in_fewer_sections_says_which_and_no_lead_is_counted_aga
     assert cells_of(table_of(page, EXPECTATION), "BLEEP (C2 alone)")["PCC"] == "0.730"
     assert cells_of(table_of(page, EXPECTATION), "ridge")["PCC"] == "0.620"
     line = next(line for line in table_of(page, LEAD) if "| PCC |" in line)
-    assert line == "| all others | PCC | 0.650 | 0.620 | ridge (all others) | +0.030 |"
+    assert line == "| all others | PCC | 0.650 | 0.620 | ridge (all others) | +0.0300 |"
     assert "Not compared, since scored in fewer sections than `X`: BLEEP (C2 alone)." in page
 
 
@@ -236,7 +247,7 @@ def test_where_no_method_has_every_section_of_x_no_lead_is_stated():
 def test_x_is_compared_over_its_own_sections_where_others_have_more():
     page = page_of(UNLIKE[0], *UNLIKE[2:4])
     line = next(line for line in table_of(page, LEAD) if "| PCC |" in line)
-    assert line == "| all others (C2 alone) | PCC | 0.750 | 0.740 | ridge (all others) | +0.010 |"
+    assert line == "| all others (C2 alone) | PCC | 0.750 | 0.740 | ridge (all others) | +0.0100 |"
 
 
 def test_the_better_of_two_trainings_is_that_over_the_sections_both_have():
@@ -264,14 +275,14 @@ def test_flag_is_not_called_better_than_what_was_scored_in_some_sections_alone()
     one = comparison("b", sure, other=-1.0)
     scored = [draws(name, 9, section=s) for name in "ab" for s in ("C2", "C3")[: 2 if name == "a" else 1]]
     page = page_of(*UNLIKE, *scored, comparisons=[*two, one])
-    assert "| all others | b (C2 alone) | -1.0000 (better in 1 of 1) |" in page
+    assert "| all others | b (C2 alone) | −1.0000 (better in 1 of 1) |" in page
     assert "- by ES not than b (C2 alone)\n" in page
 
 
 def test_where_flags_draws_were_compared_in_some_sections_alone_is_said():
     sure = comparison("a", (-1, -2, -0.5), other=-1.0)
     page = page_of(*UNLIKE, draws("a", 9), comparisons=[sure])
-    assert "| all others (C2 alone) | a | -1.0000 (better in 1 of 1) |" in page
+    assert "| all others (C2 alone) | a | −1.0000 (better in 1 of 1) |" in page
     assert "**FLAG (all others)** has better draws than every rival in C2 by ES," in page
 
 

@@ -24,7 +24,7 @@ from napari_flag.cli.terminal import (
     positive,
 )
 from napari_flag.files import ending
-from napari_flag.formatting import number
+from napari_flag.formatting import score
 from napari_flag.keys import DEFAULT_WEIGHTS
 from napari_flag.slides.colours import COLOURS
 
@@ -160,7 +160,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     identity = identity_of("train", arguments, run)
     card = config.card | {keys.COMMAND: command_of(arguments), keys.COMMAND_HASH: identity}
     if arguments.metrics:
-        card["held_out_scores"] = metrics_of([read_results(file) for file in arguments.metrics])
+        card[keys.CARD_HELD_OUT] = metrics_of([read_results(file) for file in arguments.metrics])
     config = replace(config, card=card)
     out = arguments.out or run / f"{_weights_name(config, method)}.safetensors"
     check_name(out)
@@ -605,6 +605,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     require_training()
     from flag_training.cohort import held_out, with_store
     from flag_training.evaluate import Plan
+    from flag_training.scoring import called
     from flag_training.sweep import REPORTED, best_first, check_sections, read_grid, sweep
     from napari_flag.cli.terminal import ProgressLine, cancelled_as, kept_in
     from napari_flag.files import check_writable
@@ -621,10 +622,10 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     check_writable(table, folder_is_made=True)
     with cancelled_as(lambda: kept_in(run)), ProgressLine() as line:
         rows = finish(sweep(config, arguments.data, run, plan, grid, table), line)
-    sys.stdout.write("  ".join(f"{name:>9}" for name in REPORTED) + "\n")
+    sys.stdout.write("  ".join(f"{called(name):>9}" for name in REPORTED) + "\n")
     for values, scores in best_first(rows, grid):
         merged = ", ".join(f"{key} = {value}" for key, value in values.items())
-        sys.stdout.write("  ".join(f"{number(scores[name], 3):>9}" for name in REPORTED) + f"  {merged}\n")
+        sys.stdout.write("  ".join(f"{score(scores[name], name):>9}" for name in REPORTED) + f"  {merged}\n")
     sys.stdout.write(f"Every row is in {table}.\n")
     return 0
 

@@ -132,7 +132,7 @@ class UnsavedWeights:
         write_list(self.sections, run / SECTIONS_FILE)
         if isinstance(self.settings.genes, tuple):
             _write_genes(run / PANEL_FILE, self.settings.genes)
-        held_out = {"held_out_scores": metrics_of([results])}
+        held_out = {keys.CARD_HELD_OUT: metrics_of([results])}
         config = replace(
             self.config,
             name=out.stem,

@@ -14,7 +14,7 @@ from typing import Any, Final
 from flag_training.result_tables import KINDS, OneArray, one_array
 from napari_flag.errors import UserError
 from napari_flag.files import ending, safe_cell
-from napari_flag.formatting import UNKNOWN
+from napari_flag.formatting import number, score
 
 SHOWN: Final = ("PCC", "MSE", "GSC", "SSC")
 """Metrics of the paper's table, in its order."""
@@ -57,7 +57,6 @@ AUTHORS: Final[dict[str, dict[str, tuple[float, float, float, float]]]] = {
     },
 }
 """Cohort → method → PCC, MSE, GSC and SSC as its authors state them; of `SOURCE`."""
-DIGITS: Final = 3
 AUTHORS_DIGITS: Final = 4
 """As they are written there."""
 
@@ -90,12 +89,10 @@ class Row:
 
     def cell(self, metric: str) -> str:
         """Write one value with its spread."""
-        value, spread = self.values[metric], self.spreads.get(metric, math.nan)
-        if math.isnan(value):
-            return UNKNOWN
+        value = self.values[metric]
         if self.theirs:
-            return f"{value:.{AUTHORS_DIGITS}f}"
-        return f"{value:.{DIGITS}f}" + ("" if math.isnan(spread) else f" ± {spread:.{DIGITS}f}")
+            return number(value, AUTHORS_DIGITS)
+        return score(value, metric, sd=self.spreads.get(metric, math.nan))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +157,7 @@ class PaperTable:
         return "\n\n".join([f"{level} {self.title}", "\n".join(lines), *notes])
 
     def csv(self) -> str:
-        """Return a row per method, numbers unrounded; ``numbers_of`` says whose they are."""
+        """Return a row per method, numbers to six digits; ``numbers_of`` says whose they are."""
         place = io.StringIO()
         spreads = [f"{metric}_sd" for metric in SHOWN]
         fields = ["numbers_of", "group", "method", "trained_on", *SHOWN, *spreads, "data", "source"]

@@ -23,7 +23,7 @@ from flag_training.evaluate import (
     X,
 )
 from flag_training.methods.floors import READING_LEVELS
-from flag_training.scoring import COMPARED, OF_DRAWS, OF_X, Difference, is_better
+from flag_training.scoring import COMPARED, OF_DRAWS, OF_X, Difference, called, is_better
 from napari_flag import formatting
 from napari_flag.analysis.scores import EXPECTATION, METRICS, PROPER, STRUCTURE
 from napari_flag.errors import UserError
@@ -47,14 +47,10 @@ _FOR_CARD: Final[dict[str, tuple[str, ...]]] = {
     DRAWS_SHUFFLED: (*PROPER, *STRUCTURE),
 }
 """What of FLAG a data card states, and its metrics."""
-_LATE: Final = ("CRPS", "VS-gene", "VS-space")
-_DIGITS: Final = dict.fromkeys((f"{name}{kind}" for name in _LATE for kind in ("", " fair")), 4)
-"""Decimals of what differs late; the others have 3."""
 WRITTEN_FROM: Final = "Written by `napari-flag tables` from:"
 """Line at the head of a page, before the commands of its scores; `exports.replacing` knows pages by it."""
 _LARGEST: Final = 1e12
 """Beyond any score, and any number of draws."""
-_COLUMN: Final = {"coverage_50": "in 50 %", "coverage_80": "in 80 %", "coverage_95": "in 95 %"}
 
 
 def results_of(outcome: Outcome, plan: Plan, command: str) -> dict[str, Any]:
@@ -399,7 +395,7 @@ class _Page:
         rows = self._rows(table)
         if not rows:
             return ""
-        names = [_COLUMN.get(metric, metric) for metric in table.metrics]
+        names = [called(metric) for metric in table.metrics]
         lines = ["| method | trained on | " + " | ".join(names) + " |", "|---|---|" + "---:|" * len(names)]
         shown = ""
         for row in rows:
@@ -442,7 +438,7 @@ class _Page:
         if not ours:
             return ""
         lines = [
-            "| FLAG trained on | against | " + " | ".join(COMPARED) + " |",
+            "| FLAG trained on | against | " + " | ".join(map(called, COMPARED)) + " |",
             "|---|---|" + "---:|" * len(COMPARED),
         ]
         verdicts = []
@@ -529,7 +525,10 @@ class _Page:
                     ahead = (best - own) if metric == "MSE" else (own - best)
                     where = f"{group[0]}: {training}" if self.several else training
                     where += _lacking({metric: sections}, every)
-                    lines.append(f"| {where} | {metric} | {own:.3f} | {best:.3f} | {which} | {ahead:+.3f} |")
+                    shown = (formatting.score(own, metric), formatting.score(best, metric), which)
+                    lines.append(
+                        f"| {where} | {metric} | {' | '.join(shown)} | {formatting.difference(ahead)} |"
+                    )
         head = [
             "| X trained on | metric | X | best other | which | X ahead by |",
             "|---|---|---:|---:|---|---:|",
@@ -547,11 +546,11 @@ class _Page:
 
 def _verdict(training: str, behind: Mapping[str, Sequence[str]], sections: Sequence[str]) -> list[str]:
     """Say by which scores FLAG's draws are better than every rival in each section."""
-    ahead = [metric for metric, names in behind.items() if not names]
+    ahead = [called(metric) for metric, names in behind.items() if not names]
     where = f"in each of {', '.join(sections)}" if len(sections) > 1 else f"in {sections[0]}"
     sentence = f"**FLAG ({training})** has better draws than every rival {where} by "
     sentence += ", ".join(ahead) or "none of these scores"
-    not_sure = [f"- by {metric} not than {'; '.join(names)}" for metric, names in behind.items() if names]
+    not_sure = [f"- by {called(name)} not than {'; '.join(names)}" for name, names in behind.items() if names]
     return ["\n".join([f"{sentence}{':' if not_sure else '.'}", *([""] if not_sure else []), *not_sure])]
 
 
@@ -563,7 +562,7 @@ def _trained_on(trainings: Mapping[str, str]) -> str:
     others: dict[str, list[str]] = defaultdict(list)
     for metric, training in trainings.items():
         if training != most:
-            others[training].append(_COLUMN.get(metric, metric))
+            others[training].append(called(metric))
     return "; ".join([most, *(f"{', '.join(names)}: {training}" for training, names in others.items())])
 
 
@@ -586,7 +585,7 @@ def _lacking(scored: Mapping[str, Sequence[str]], sections: Sequence[str]) -> st
     fewer: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for metric, has in known.items():
         if len(has) < len(sections):
-            fewer[has].append(_COLUMN.get(metric, metric))
+            fewer[has].append(called(metric))
     if not fewer:
         return ""
     if len(fewer) == 1 and len(*fewer.values()) == len(known):
@@ -632,31 +631,25 @@ def _spread_of(records: Sequence[Record], metric: str) -> float:
 
 def _cell(records: Sequence[Record], metric: str) -> str:
     """Write mean, spread over seeds, and for a single section the interval."""
-    value, spread, digits = _score_of(records, metric), _spread_of(records, metric), _DIGITS.get(metric, 3)
-    if math.isnan(value):
-        return formatting.UNKNOWN
-    text = f"{value:.{digits}f}"
-    if not math.isnan(spread):
-        text += f" ± {spread:.{digits}f}"
-    if len({record.section for record in records}) == 1:
-        low, high = _span([record.intervals.get(metric, UNKNOWN) for record in records])
-        if not math.isnan(low):
-            text += f" [{low:.{digits}f}, {high:.{digits}f}]"
-    return text
+    text = formatting.score(_score_of(records, metric), metric, sd=_spread_of(records, metric))
+    if text == formatting.UNKNOWN or len({record.section for record in records}) > 1:
+        return text
+    ends = _span([record.intervals.get(metric, UNKNOWN) for record in records])
+    return f"{text} {formatting.interval(ends, metric)}".strip()
 
 
 def _difference_cell(differences: Sequence[Difference], several: bool) -> str:
     """Write a section's difference with its interval, or several sections' mean and how often it is sure."""
-    if not differences:
-        return formatting.UNKNOWN
     mean = _mean(difference for difference, _, _ in differences)
+    if math.isnan(mean):
+        return formatting.UNKNOWN
     better = sum(high < 0 for _, _, high in differences)
     worse = sum(low > 0 for _, low, _ in differences)
     if several:
-        text = f"{mean:+.4f} (better in {better}"
+        text = f"{formatting.difference(mean)} (better in {better}"
         return text + (f", worse in {worse}" if worse else "") + f" of {len(differences)})"
     ((_, low, high),) = differences
-    text = f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
+    text = formatting.difference(mean, (low, high))
     return f"**{text}**" if better else text
 
 

@@ -17,6 +17,7 @@ from napari_flag.analysis.scores import (
     scoring,
     scoring_draws,
 )
+from napari_flag.formatting import percent
 from napari_flag.model.diffusion import TOGETHER
 from napari_flag.progress import finish
 from napari_flag.statistics import bootstrap, scoring_rules
@@ -47,6 +48,17 @@ OF_X: Final = (*EXPECTATION, *CALIBRATION)
 """What an expectation is judged by."""
 OF_DRAWS: Final = (*PROPER, *FAIR, *STRUCTURE)
 """What draws are judged by."""
+
+
+_CALLED: Final = {
+    **{metric: f"in {percent(share)}" for metric, share in COVERAGE.items()},
+    **{metric: f"fair {name}" for metric, name in FAIR.items()},
+}
+
+
+def called(metric: str) -> str:
+    """Return what people read for a metric: "in 50 %" for "coverage_50", "fair ES" for "ES fair"."""
+    return _CALLED.get(metric, metric)
 
 
 @dataclass(frozen=True, slots=True)

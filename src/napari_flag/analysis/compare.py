@@ -34,7 +34,7 @@ from napari_flag.analysis.truth import (
     truth_of,
 )
 from napari_flag.errors import Doubtful, UserError
-from napari_flag.formatting import counted, counted_of, first_of, number, whole
+from napari_flag.formatting import counted, counted_of, first_of, score, whole
 from napari_flag.prediction_doubts import doubts_of, find_misplaced, refuse_misplaced
 from napari_flag.prediction_file import find_fault, output_name, trained_on
 from napari_flag.progress import Step, Steps, finish
@@ -193,7 +193,8 @@ def _disagreement(of_x: Scores) -> tuple[str, ...]:
     if not low <= 0.0:  # NaN too, where there is no interval
         return ()
     return (
-        f"Prediction and measurement do not agree (PCC between {number(low)} and {number(high)}); check "
+        f"Prediction and measurement do not agree (PCC between {score(low, 'PCC')} and "
+        f"{score(high, 'PCC')}); check "
         "that the counts are of this slide and its spots named alike.",
     )
 

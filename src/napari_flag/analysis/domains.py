@@ -23,7 +23,7 @@ from napari_flag.analysis.truth import (
     matrix_of,
     measured_extent,
 )
-from napari_flag.formatting import counted_of, number
+from napari_flag.formatting import counted_of
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.geojson import Colour
 from napari_flag.slides.formats.labels import SpotLabels, read_labels
@@ -430,7 +430,7 @@ def describe_labels(adata: "AnnData") -> str:
         return ""
     found = label_agreement(adata)
     described = [
-        f"{word} ARI {number(found[COLUMNS[source]].ari)}, NMI {number(found[COLUMNS[source]].nmi)}"
+        f"{word} {found[COLUMNS[source]].described()}"
         for source, word in ((PREDICTED, "prediction"), (MEASURED, "truth"))
         if COLUMNS[source] in found
     ]

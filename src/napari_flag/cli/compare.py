@@ -38,7 +38,7 @@ from napari_flag.cli.terminal import (
 )
 from napari_flag.errors import UserError
 from napari_flag.files import make_folder
-from napari_flag.formatting import UNDEFINED, counted, first_of, interval, number, probability, whole
+from napari_flag.formatting import UNDEFINED, counted, first_of, interval, number, probability, score, whole
 from napari_flag.progress import finish
 from napari_flag.slides.file_identity import name_of
 
@@ -79,8 +79,6 @@ distribution and not of so many draws, which need 16 draws of a prediction of na
 
   napari-flag compare ours.h5ad deepspot.h5ad stpath.h5ad --measured C5.tsv.gz
 """
-DIGITS: Final = 3
-"""Decimals of scores."""
 BUNDLED: Final = "bundled"
 """What JSON says of the gene sets where none were given."""
 LISTED: Final = 8
@@ -312,7 +310,7 @@ def _print(comparison: "Comparison") -> None:
     for metric in (*EXPECTATION, *STRUCTURE):
         row = [metric, *_cells(mean, metric)]
         row += [] if sample is None else _cells(sample, metric)
-        row += [number(over_draws[metric], DIGITS, UNDEFINED)] if drawn.number > 1 else []
+        row += [score(over_draws[metric], metric, UNDEFINED)] if drawn.number > 1 else []
         rows.append(row)
     say_columns(rows, indent="  ")
     say("  Judge X by PCC, MSE and cPCC, draws by GSC, SSC, amplitude and the proper scores (0 is best).")
@@ -320,7 +318,7 @@ def _print(comparison: "Comparison") -> None:
         say(f"  {drawn.why_not or f'Proper scores of the first {FEWEST_DRAWS} draws:'}")
     say_columns(
         [
-            [name, number(value, DIGITS, UNDEFINED), interval(drawn.intervals[name], DIGITS)]
+            [name, score(value, name, UNDEFINED), interval(drawn.intervals[name], name)]
             for name, value in drawn.proper.items()
         ],
         indent="  ",
@@ -341,9 +339,7 @@ def _print_labels(labels: "Labelled") -> None:
 
     for key, word in ((keys.DOMAIN, "prediction"), (keys.DOMAIN + keys.OF_MEASURED, "truth")):
         if key in labels.agreements:
-            found = labels.agreements[key]
-            ari, nmi = number(found.ari, DIGITS), number(found.nmi, DIGITS)
-            say(f"  Domains of the {word} to the labels: ARI {ari}, NMI {nmi}")
+            say(f"  Domains of the {word} to the labels: {labels.agreements[key].described()}")
     say(f"  {labelled_share(labels.codes >= 0)}.")
     if not labels.agreements:
         say("  There are too few spots for domains to be compared with the labels.")
@@ -351,8 +347,8 @@ def _print_labels(labels: "Labelled") -> None:
 
 def _cells(scores: "Scores", metric: str) -> list[str]:
     return [
-        number(scores.values[metric], DIGITS, unknown=UNDEFINED),
-        interval(scores.intervals.get(metric), DIGITS),
+        score(scores.values[metric], metric, UNDEFINED),
+        interval(scores.intervals.get(metric), metric),
     ]
 
 
@@ -465,7 +461,7 @@ def _tables_of(found: "ModelComparison") -> list[tuple[str, list[list[str]]]]:
     if drawn:
         table = [["", *STRUCTURE, "draws"]]
         for name, draws in drawn.items():
-            cells = [number(draws.values[metric], DIGITS, UNDEFINED) for metric in STRUCTURE]
+            cells = [score(draws.values[metric], metric, UNDEFINED) for metric in STRUCTURE]
             table.append([name, *cells, whole(draws.averaged)])
         tables.append((f"Structure of draws, mean over the first {FEWEST_DRAWS} or fewer (1 is best)", table))
     proper = {name: draws for name, draws in drawn.items() if draws.proper}
@@ -473,7 +469,7 @@ def _tables_of(found: "ModelComparison") -> list[tuple[str, list[list[str]]]]:
         table = [["", *PROPER, "draws"]]
         for name, draws in proper.items():
             cells = [
-                f"{number(draws.proper[m], DIGITS, UNDEFINED)} {interval(draws.intervals[m], DIGITS)}".strip()
+                f"{score(draws.proper[m], m, UNDEFINED)} {interval(draws.intervals[m], m)}".strip()
                 for m in PROPER
             ]
             table.append([name, *cells, whole(draws.judged)])

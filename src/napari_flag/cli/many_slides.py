@@ -30,7 +30,7 @@ from napari_flag.discovery import discover
 from napari_flag.errors import UserError
 from napari_flag.exports.replacing import refuse_foreign
 from napari_flag.files import make_folder, place_in, raw_cell, read_csv, write_table
-from napari_flag.formatting import counted, data_size, first_of, whole
+from napari_flag.formatting import counted, data_size, duration, first_of, whole
 from napari_flag.listing import ListedSlide, read_listing, refuse_same_names
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slide_identity import KEEP, without_folders
@@ -431,6 +431,6 @@ def _say_outcomes(args: argparse.Namespace, outcomes: Sequence[Outcome], seconds
     failed = [one.name for one in outcomes if one.status == FAILED]
     faults = f", {whole(len(failed))} failed ({_some(failed)})" if failed else ""
     say(
-        f"Wrote {counted(number[WRITTEN], 'prediction')} in {args.out} in {whole(seconds)} s{kept}{faults}; "
+        f"Wrote {counted(number[WRITTEN], 'prediction')} in {args.out} in {duration(seconds)}{kept}{faults}; "
         f"{report} says what became of each. {keys.RESEARCH_USE_ONLY}"
     )

@@ -9,7 +9,7 @@ from napari_flag.cli import terminal
 from napari_flag.cli.one_slide import Written, predicting
 from napari_flag.cli.terminal import say, say_json, watch
 from napari_flag.cluster import processes_of, require_dask
-from napari_flag.formatting import whole
+from napari_flag.formatting import duration, whole
 from napari_flag.slides.colours import COLOURS
 
 DESCRIPTION: Final = f"""\
@@ -244,6 +244,6 @@ def _report(
     instead = " (in place of the earlier result of the same command)" if written.replaced else ""
     say(
         f"Wrote {out}{instead}: {whole(adata.n_obs)} spots × {whole(adata.n_vars)} genes "
-        f"in {whole(seconds)} s, weights {made.get(keys.WEIGHTS_NAME, '')} "
+        f"in {duration(seconds)}, weights {made.get(keys.WEIGHTS_NAME, '')} "
         f"on {made.get(keys.DEVICE, args.device)}. {keys.RESEARCH_USE_ONLY}"
     )

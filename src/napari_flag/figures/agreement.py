@@ -8,7 +8,7 @@ import numpy as np
 from napari_flag.analysis.compare import LEVELS, Section
 from napari_flag.analysis.truth import FloatArray
 from napari_flag.figures.style import COLOURS, GREY
-from napari_flag.formatting import number, percent
+from napari_flag.formatting import percent, score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,7 +91,7 @@ def _moran_panel(panel: "Axes", section: Section, ends: tuple[float, float]) -> 
     panel.plot(ends, ends, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
     panel.scatter(section.moran_truth, section.moran_sample, s=12, color=COLOURS[0], alpha=0.75, linewidths=0)
     panel.set(xlim=ends, ylim=ends, aspect="equal")
-    panel.set_title(f"{section.name}   SSC {number(section.sample_scores['SSC'])}", loc="left")
+    panel.set_title(f"{section.name}   SSC {score(section.sample_scores['SSC'], 'SSC')}", loc="left")
 
 
 def draw_calibration(sections: Sequence[Section]) -> "Figure":

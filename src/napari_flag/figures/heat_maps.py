@@ -16,7 +16,7 @@ from napari_flag.analysis.set_maps import SetMap
 from napari_flag.analysis.truth import FloatArray
 from napari_flag.figures.gene_figure import check_format, write_figure
 from napari_flag.figures.style import GREY, house_style
-from napari_flag.formatting import number, whole
+from napari_flag.formatting import number, score, whole
 from napari_flag.layers.gene_map import DIVERGING
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def fill_triangles(panel: "Axes", together: Together) -> None:
     if together.measured is None:
         panel.set_title(f"predicted, {together.shown}", loc="left")
         return
-    score = f"GSC of X (with depth, as defined) {number(together.gsc)}"
-    panel.set_title(f"{together.shown} · {score}", loc="left")
+    gsc = f"GSC of X (with depth, as defined) {score(together.gsc, 'GSC')}"
+    panel.set_title(f"{together.shown} · {gsc}", loc="left")
     panel.text(0.97, 0.97, "measured", transform=panel.transAxes, ha="right", va="top", **_ON)
     panel.text(0.03, 0.03, "predicted", transform=panel.transAxes, **_ON)
 
@@ -88,9 +88,9 @@ def draw_coexpression(section: Section) -> "Figure":
     others = {"predicted: X": section.predicted, "one draw": section.sample}
     figure = Figure(figsize=(9.6, 6.4))
     rows = figure.subplots(2, 3)
-    for row, depth, score in ((rows[0], DEPTH_SHOWN, "r over pairs"), (rows[1], True, "GSC")):
+    for row, depth, compared in ((rows[0], DEPTH_SHOWN, "r over pairs"), (rows[1], True, "GSC")):
         truth, found = compare_structures(section.truth, others, depth=depth)
-        titles = {name: f"{name}   {score} {number(gsc)}" for name, (_, gsc) in found.items()}
+        titles = {name: f"{name}   {compared} {score(gsc, 'GSC')}" for name, (_, gsc) in found.items()}
         shown = {f"{section.name}, measured": truth} | {titles[name]: found[name][0] for name in found}
         _heat_maps(row, shown)
         row[0].set_ylabel(f"{whole(len(truth))} genes, {depth_word(depth)}")

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 from napari_flag.analysis.coexpression import DEPTH_SHOWN, Together, correlate, sets_within
 from napari_flag.errors import UserError
 from napari_flag.files import ending, write_table
-from napari_flag.formatting import counted_of, number, whole
+from napari_flag.formatting import counted_of, score, whole
 from napari_flag.gui.controls.file_filters import TABLE_FILES
 from napari_flag.gui.controls.forms import Choice, ask_save, plain_label
 from napari_flag.gui.controls.heat_map import HeatMap
@@ -458,8 +458,8 @@ def _headline(together: Together) -> str:
     shown = together.shown.capitalize()
     if together.measured is None:
         return f"{shown} · {whole(len(together.genes))} genes over {whole(together.spots)} spots. {NO_TRUTH}"
-    overall = "" if math.isnan(together.gsc_all) else f", {number(together.gsc_all)} for all"
-    here = number(together.gsc, unknown="not defined below 3 genes")
+    overall = "" if math.isnan(together.gsc_all) else f", {score(together.gsc_all, 'GSC')} for all"
+    here = score(together.gsc, "GSC", "not defined below 3 genes")
     compared = f"{whole(together.genes_measured)} genes over {whole(together.spots_measured)} spots"
     return f"{shown} · GSC of X (with depth, as defined) {here} for these {compared}{overall}"
 

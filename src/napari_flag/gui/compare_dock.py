@@ -14,12 +14,12 @@ from napari_flag.analysis.scores import EXPECTATION, FAIR, MEANING, PROPER, STRU
 from napari_flag.analysis.truth import MeasuredLayer, truth_of
 from napari_flag.discovery import counts_for
 from napari_flag.errors import Doubtful, UserError
-from napari_flag.formatting import FINE, interval, number, whole
+from napari_flag.formatting import interval, number, score, whole
 from napari_flag.gui.controls.file_filters import COUNT_FILES
 from napari_flag.gui.controls.forms import Choice, ShortScroll, ask_open, may_replace, plain_label
 from napari_flag.gui.controls.plots import Histogram
 from napari_flag.gui.controls.small_maps import MapRow
-from napari_flag.gui.controls.tables import Column, NumberView
+from napari_flag.gui.controls.tables import Column, NumberView, score_column
 from napari_flag.gui.dock import NOTHING_YET, Dock, single_shot
 from napari_flag.gui.export_menu import ask_keep_names
 from napari_flag.gui.session import NO_PREDICTION
@@ -34,14 +34,20 @@ if TYPE_CHECKING:
     from napari_flag.progress import Steps
 
 
+MORAN_PREDICTED: Final = score_column(
+    "Moran's I",
+    "Moran's I of the prediction: 1 when like spots lie together",
+    key="moran_predicted",
+    heading="I pred.",
+)
 WITH_TRUTH: Final = (
-    Column("pcc", "PCC", "Pearson correlation of predicted and measured over the spots"),
-    Column("mse", "MSE", "Mean squared error of log2(count + 1)"),
-    Column("moran_predicted", "I pred.", "Moran's I of the prediction: 1 when like spots lie together"),
-    Column("moran_measured", "I true", "Moran's I of the measurement"),
+    score_column("PCC", "Pearson correlation of predicted and measured over the spots", key="pcc"),
+    score_column("MSE", "Mean squared error of log2(count + 1)", key="mse"),
+    MORAN_PREDICTED,
+    score_column("Moran's I", "Moran's I of the measurement", key="moran_measured", heading="I true"),
 )
 ALONE: Final = (
-    Column("moran_predicted", "I pred.", "Moran's I of the prediction: 1 when like spots lie together"),
+    MORAN_PREDICTED,
     Column("mean_predicted", "Mean", "Mean predicted log2(count + 1)"),
     Column("spread", "Spread", "Mean standard deviation of a measurement: how unsure the model is"),
 )
@@ -59,12 +65,12 @@ ALL: Final = (
     "beside controls that see the measurement and no image"
 )
 MODELS: Final = (
-    Column("PCC", "PCC", f"{MEANING['PCC']}, of X"),
-    Column("cPCC", "cPCC", f"{MEANING['cPCC']}, of X"),
-    Column("MSE", "MSE", f"{MEANING['MSE']}, of X"),
-    Column("draws_GSC", "GSC", f"{MEANING['GSC']}, of the draws"),
-    Column("draws_SSC", "SSC", f"{MEANING['SSC']}, of the draws"),
-    Column("CRPS_fair", "fair CRPS", f"{MEANING['CRPS']}; {FAIR}", partial(number, digits=FINE)),
+    score_column("PCC", f"{MEANING['PCC']}, of X"),
+    score_column("cPCC", f"{MEANING['cPCC']}, of X"),
+    score_column("MSE", f"{MEANING['MSE']}, of X"),
+    score_column("GSC", f"{MEANING['GSC']}, of the draws", key="draws_GSC"),
+    score_column("SSC", f"{MEANING['SSC']}, of the draws", key="draws_SSC"),
+    score_column("CRPS", f"{MEANING['CRPS']}; {FAIR}", key="CRPS_fair", heading="fair CRPS"),
     Column("sets_shared", "Sets", "Gene sets raised in the truth's domains and here too", whole),
     Column("sets_chance", "chance", "As many by chance", partial(number, digits=1)),
 )
@@ -306,11 +312,10 @@ class CompareDock(Dock):
         else:
             values, intervals = comparison.scores[chosen].values, comparison.scores[chosen].intervals
         for name, label in self.numbers.items():
-            digits = FINE if name in PROPER else 2
-            written = number(values[name], digits) if name in values else ""
+            written = score(values[name], name) if name in values else ""
             label.setText(f"{name} <b>{written}</b>" if name in JUDGED_BY[chosen] else f"{name} {written}")
             label.setVisible(name in values)
-            ends = interval(intervals.get(name), digits)
+            ends = interval(intervals.get(name), name)
             self.intervals[name].setText(ends)
             self.intervals[name].setVisible(bool(ends))
 

@@ -21,11 +21,11 @@ from napari_flag.analysis.draws import (
     why_not,
 )
 from napari_flag.analysis.scores import FEWEST_DRAWS, MEANING, PROPER, STRUCTURE, DrawScores
-from napari_flag.formatting import FINE, counted, interval, number
+from napari_flag.formatting import counted, interval, score, spread
 from napari_flag.gui.controls.file_filters import WEIGHT_FILES
 from napari_flag.gui.controls.forms import ask_open, number_field, plain_label
 from napari_flag.gui.controls.small_maps import DrawSheet
-from napari_flag.gui.controls.tables import Column, NumberView
+from napari_flag.gui.controls.tables import NumberView, score_column
 from napari_flag.gui.dock import NOTHING_YET, Dock, single_shot
 from napari_flag.gui.shortcuts import DRAW
 from napari_flag.layers.gene_values import Quantity
@@ -308,7 +308,7 @@ class SamplesDock(Dock):
         if scores is None:
             self.table.table.set_rows((), {}, ())
         else:
-            columns = [Column(name, name, _meaning(name)) for name in SCORES]
+            columns = [score_column(name, _meaning(name)) for name in SCORES]
             names = [_row(place + 1) for place in range(scores.number)]
             self.table.table.set_rows(names, scores.by_draw, columns, sort_by=(0, False))
             if self.session.adata is not None and (seen := trained_on(self.session.adata)) is not None:
@@ -324,7 +324,7 @@ class SamplesDock(Dock):
         moran = numbers.moran[:, adata.var_names.get_loc(gene)]
         parts = [] if np.isnan(moran).all() else [f"Moran's I {_range(moran)}"]
         if len(moran) > 1 and not np.isnan(alike := gene_between(adata, gene)):
-            parts.insert(0, f"correlation between two draws {number(alike)}")
+            parts.insert(0, f"correlation between two draws {score(alike, 'PCC')}")
         self.gene.setText(f"{gene}: {', '.join(parts)}" if parts else "")
 
 
@@ -339,21 +339,21 @@ def _meaning(metric: str) -> str:
 
 def _range(values: Any) -> str:
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    return number(low) if high - low < 0.005 else f"{number(low)} to {number(high)}"
+    return spread((low, high), partial(score, metric="Moran's I"))
 
 
 def _proper(scores: DrawScores) -> str:
     """Write the proper scores, or how many draws they need."""
     if scores.why_not is not None:
         return scores.why_not
-    written = ", ".join(f"{name} {number(value, FINE)}" for name, value in scores.proper.items())
+    written = ", ".join(f"{name} {score(value, name)}" for name, value in scores.proper.items())
     kept = written.replace("-", HYPHEN)  # no line ends within a name
     return f"Proper scores of the first {FEWEST_DRAWS} draws, 0 is best: {kept}"
 
 
 def _proper_in_words(scores: DrawScores) -> str:
     """Write what each proper score means, and its interval."""
-    ends = {name: interval(scores.intervals.get(name), FINE) for name in PROPER}
+    ends = {name: interval(scores.intervals.get(name), name) for name in PROPER}
     return "\n".join(f"{name} {ends[name]}".rstrip() + f": {MEANING[name]}" for name in PROPER)
 
 
@@ -361,7 +361,7 @@ def _between(numbers: DrawNumbers) -> str:
     """Say what stays and what moves, over all genes."""
     if not numbers.between:
         return ONE
-    written = {name: number(value) for name, value in numbers.between.items()}
+    written = {name: score(value, name) for name, value in numbers.between.items()}
     return (
         f"All genes, one draw against another: single spots PCC {written['PCC']}; "
         f"genes that go together GSC {written['GSC']}; genes that cluster SSC {written['SSC']}. "

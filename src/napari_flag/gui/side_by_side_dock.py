@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QCheckBox, QDockWidget, QGridLayout, QHBoxLayout, QLa
 from napari_flag import keys
 from napari_flag.analysis.scores import EXPECTATION, MEANING, SectionScores, scoring_section
 from napari_flag.analysis.truth import MEASURED
-from napari_flag.formatting import counted, number, whole
+from napari_flag.formatting import counted, score, whole
 from napari_flag.gui.controls.forms import Choice, plain_label
 from napari_flag.gui.controls.linked_canvas import LinkedCanvas
 from napari_flag.gui.dock import NOTHING_YET, Dock, in_turn, single_shot
@@ -506,20 +506,19 @@ class SideBySideDock(Dock):
         if scores is None:
             return
         for name, label in self._numbers.items():
-            label.setText(f"{name} <b>{number(scores.overall[name])}</b>")
+            label.setText(f"{name} <b>{score(scores.overall[name], name)}</b>")
         self.summary.setText(f"All {whole(scores.genes_compared)} genes:")
         self.summary.setToolTip(f"Over {counted(scores.spots, 'spot')}. Moran's I: {scores.neighbours}.")
 
     def _show_gene_score(self) -> None:
         gene = self.session.gene_beside or self.session.gene
-        score = None if self.scores is None or gene is None else self.scores.genes.get(gene)
-        self.gene_score.setVisible(score is not None and not self.others)
-        if score is None:
+        found = None if self.scores is None or gene is None else self.scores.genes.get(gene)
+        self.gene_score.setVisible(found is not None and not self.others)
+        if found is None:
             return
-        self.gene_score.setText(
-            f"This gene:  PCC {number(score.pcc)}   Moran's I predicted "
-            f"{number(score.moran_predicted)}, measured {number(score.moran_measured)}"
-        )
+        pcc = score(found.pcc, "PCC")
+        morans = (score(value, "Moran's I") for value in (found.moran_predicted, found.moran_measured))
+        self.gene_score.setText(f"This gene:  PCC {pcc}   Moran's I predicted {', measured '.join(morans)}")
 
 
 def _view_of(viewer: Any) -> tuple[float, ...]:

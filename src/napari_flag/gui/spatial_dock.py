@@ -21,12 +21,12 @@ from qtpy.QtWidgets import (
 from napari_flag.analysis.spatial import SpatialScores, find_classes, score_spatially
 from napari_flag.errors import UserError
 from napari_flag.files import ending, write_table
-from napari_flag.formatting import number, probability, whole
+from napari_flag.formatting import probability, score, whole
 from napari_flag.gene_names import GeneNames, look_up
 from napari_flag.gui.controls.file_filters import TABLE_FILES
 from napari_flag.gui.controls.forms import Choice, ask_save, plain_label
 from napari_flag.gui.controls.plots import ScatterPlot, ask_figure_path
-from napari_flag.gui.controls.tables import Column, NumberView
+from napari_flag.gui.controls.tables import Column, NumberView, score_column
 from napari_flag.gui.dock import NOTHING_YET, Dock, single_shot
 from napari_flag.layers.local_map import LocalMap, MapKind
 
@@ -92,10 +92,13 @@ NO_TRUTH: Final = (
 PERMUTATIONS: Final = (0, 99, 999)
 WALK_MS: Final = 150
 """Clusters are computed for the gene a person stays on, not for each one the arrow keys pass."""
-PREDICTED: Final = Column(
-    "predicted", "I pred.", "Moran's I of the prediction: 1 when like spots lie together"
+PREDICTED: Final = score_column(
+    "Moran's I",
+    "Moran's I of the prediction: 1 when like spots lie together",
+    key="predicted",
+    heading="I pred.",
 )
-MEASURED: Final = Column("measured", "I true", "Moran's I of the measurement")
+MEASURED: Final = score_column("Moran's I", "Moran's I of the measurement", key="measured", heading="I true")
 Q: Final = Column(
     "q", "q", "Of clustering by chance, corrected over all genes (Benjamini–Hochberg)", probability
 )
@@ -254,7 +257,7 @@ class SpatialDock(Dock):
         if scores.measured is None or scores.predicted_there is None:
             self._show_without_truth(scores)
             return
-        ssc = number(scores.ssc, unknown="not defined below 3 genes")
+        ssc = score(scores.ssc, "SSC", "not defined below 3 genes")
         genes = int(np.isfinite(scores.measured).sum())
         over = f"{whole(genes)} genes and {whole(scores.spots_measured)} spots"
         self.heading.setText(f"SSC of X {ssc} over {over}")

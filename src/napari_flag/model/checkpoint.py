@@ -4,6 +4,7 @@ What does not fit is refused: a file of another kind, of a newer format, or with
 """
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from platformdirs import user_data_path
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.files import ending, files_ending, parse_json, sha256_of, write_whole
+from napari_flag.formatting import entry, entry_name, score, whole
 from napari_flag.keys import DEFAULT_WEIGHTS
 from napari_flag.slides.colours import Colours, colours_of
 
@@ -291,7 +293,7 @@ def no_larger_than(config: dict[str, Any], tensors: "dict[str, torch.Tensor]") -
 
     sides = [side for tensor in tensors.values() for side in tensor.shape]
     if widest(config) > max(COMMON_SIZE, len(tensors), *sides, 0):
-        raise ValueError(f"it states a size of {widest(config):,}")
+        raise ValueError(f"it states a size of {whole(widest(config))}")
     handles = [
         module.register_module_parameter_registration_hook(count),
         module.register_module_buffer_registration_hook(count),
@@ -320,28 +322,37 @@ def describe_entries(card: dict[str, Any]) -> list[tuple[str, str]]:
     Tables within tables are indented, a row each.  The training values are left out: they are many, and
     stay in the file.
     """
-    return [row for key, value in card.items() if key != "values" for row in _rows(key, value)]
+    return [
+        row
+        for key, value in card.items()
+        if key != "values"
+        for row in _rows(key, value, _scores if key == keys.CARD_HELD_OUT else entry)
+    ]
 
 
-def _rows(name: str, value: object, indent: str = "") -> Iterator[tuple[str, str]]:
-    shown = indent + name.replace("_", " ")
+def _rows(
+    name: str, value: object, write: Callable[[object], str], indent: str = ""
+) -> Iterator[tuple[str, str]]:
+    shown = indent + entry_name(name)
     if not isinstance(value, dict) or not any(isinstance(inner, dict) for inner in value.values()):
-        yield shown, _in_words(value)
+        yield shown, write(value)
         return
     yield shown, ""
     for key, inner in value.items():
         several = inner if isinstance(inner, list | tuple) else [inner]
         for each in several:
-            yield from _rows(key, each, indent + "  ")
+            yield from _rows(key, each, write, indent + "  ")
 
 
-def _in_words(value: object) -> str:
-    """Say a value: lists with commas, tables as "key value"."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key.replace('_', ' ')} {_in_words(inner)}" for key, inner in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_in_words(inner) for inner in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _scores(value: object) -> str:
+    """Say what sections left out scored; what is no table of scores as any entry."""
+    if not isinstance(value, dict):
+        return entry(value)
+    known = {metric: math.nan if held is None else held for metric, held in value.items()}
+    return ", ".join(
+        f"{entry_name(metric)} {score(held, metric) if isinstance(held, int | float) else entry(held)}"
+        for metric, held in known.items()
+    )
 
 
 class SavedNetwork(Protocol):

@@ -1,12 +1,12 @@
 """The HTML page of a report: one file, nothing loaded from anywhere."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from html import escape
 from importlib import resources
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag import __version__, keys
 from napari_flag.analysis.compare import Comparison
@@ -15,17 +15,31 @@ from napari_flag.analysis.pathways import DomainSets
 from napari_flag.analysis.scores import EXPECTATION, FEWEST_DRAWS, MEANING, STRUCTURE, DrawScores
 from napari_flag.errors import UserError
 from napari_flag.files import place_in
-from napari_flag.formatting import UNDEFINED, area, counted, interval, number, probability, whole
+from napari_flag.formatting import (
+    UNDEFINED,
+    area,
+    counted,
+    entry,
+    entry_name,
+    interval,
+    number,
+    probability,
+    score,
+    whole,
+)
 from napari_flag.prediction_doubts import doubts_of
 from napari_flag.prediction_file import output_name, provenance, unlike_warning
 from napari_flag.progress import Step, Steps
 from napari_flag.report import wording
 from napari_flag.report.findings import Findings
 from napari_flag.report.pictures import Picture
-from napari_flag.report.wording import COLUMNS, DIGITS, LABELS, NO_TRUTH
+from napari_flag.report.wording import COLUMNS, LABELS, NO_TRUTH
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+_NO_SCORES: Final[dict[str, Callable[..., str]]] = {"q": probability, "mean": number}
+"""Columns of the table of genes that are no scores → how they are written."""
 
 
 def write_page(
@@ -84,9 +98,9 @@ def _warnings(findings: Findings) -> Iterator[str]:
     """Yield warnings and notices shown above the scores."""
     if warning := unlike_warning(findings.adata):
         yield '<div class="warning" role="note"><strong>Unlike the training tissue.</strong> '
-        yield f"{_text(warning)}</div>"
+        yield f"{escape(warning)}</div>"
     for notice in findings.comparison.notices if findings.comparison else doubts_of(findings.adata):
-        yield f'<div class="warning" role="note">{_text(notice)}</div>'
+        yield f'<div class="warning" role="note">{escape(notice)}</div>'
     if findings.comparison is None:
         yield f'<p class="note">{NO_TRUTH}</p>'
 
@@ -109,16 +123,16 @@ def _scores(comparison: Comparison | None) -> Iterator[str]:
     yield "</tr></thead><tbody>"
     for metric in (*EXPECTATION, *STRUCTURE):
         cells = "".join(
-            f"<td>{number(scores.values[metric], DIGITS, UNDEFINED)}</td>"
-            f"<td>{interval(scores.intervals.get(metric), DIGITS)}</td>"
+            f"<td>{score(scores.values[metric], metric, UNDEFINED)}</td>"
+            f"<td>{interval(scores.intervals.get(metric), metric)}</td>"
             for scores in comparison.scores.values()
         )
         if drawn.number:
-            cells += f"<td>{number(drawn.values[metric], DIGITS, UNDEFINED)}</td>"
+            cells += f"<td>{score(drawn.values[metric], metric, UNDEFINED)}</td>"
         yield f'<tr><td title="{escape(MEANING[metric])}">{metric}</td>{cells}</tr>'
     yield "</tbody></table></div>"
     in_truth, predicted = mean.genes_constant_in_truth, mean.genes_predicted_constant
-    yield f'<p class="soft">Moran\'s I on the {_text(comparison.neighbours)}, row-standardised. '
+    yield f'<p class="soft">Moran\'s I on the {escape(comparison.neighbours)}, row-standardised. '
     yield f"{whole(in_truth)} genes are constant in the truth and left out of all but MSE; "
     yield f"{whole(predicted)} are predicted constant and score 0.</p>"
 
@@ -131,7 +145,7 @@ def _scores_of_draws(drawn: DrawScores) -> Iterator[str]:
         yield f"<p>{wording.PROPER.format(number=FEWEST_DRAWS)}</p>"
         yield from _tiles(drawn.proper, drawn.intervals)
     else:
-        yield f'<p class="note">{_text(drawn.why_not)}</p>'
+        yield f'<p class="note">{escape(drawn.why_not)}</p>'
 
 
 def _tiles(values: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]) -> Iterator[str]:
@@ -140,8 +154,8 @@ def _tiles(values: Mapping[str, float], intervals: Mapping[str, tuple[float, flo
     for metric, value in values.items():
         yield (
             f'<div class="score"><span>{metric} <span class="soft">{wording.METRICS[metric]}</span></span>'
-            f"<b>{number(value, DIGITS, UNDEFINED)}</b>"
-            f'<span class="interval soft">{interval(intervals.get(metric), DIGITS)}</span>'
+            f"<b>{score(value, metric, UNDEFINED)}</b>"
+            f'<span class="interval soft">{interval(intervals.get(metric), metric)}</span>'
             f"<small>{escape(MEANING[metric])}</small></div>"
         )
     yield "</div>"
@@ -172,7 +186,7 @@ def _labels(findings: Findings) -> Iterator[str]:
     for key, word in ((keys.DOMAIN, "predicted"), (keys.DOMAIN + keys.OF_MEASURED, "measured")):
         if key in labels.agreements:
             found = labels.agreements[key]
-            cells = f"<td>{number(found.ari, DIGITS)}</td><td>{number(found.nmi, DIGITS)}</td>"
+            cells = f"<td>{score(found.ari, 'ARI')}</td><td>{score(found.nmi, 'NMI')}</td>"
             yield f'<tr><th scope="row">domains, {word}</th>{cells}</tr>'
     yield f'</tbody></table><p class="soft">{labelled_share(labels.codes >= 0)}. {LABELS}</p>'
 
@@ -201,7 +215,7 @@ def _pathways(pathways: DomainSets | None) -> Iterator[str]:
     """Yield the gene sets that prediction and truth have raised in each domain of the truth."""
     if pathways is None:
         return
-    yield f'<h3 id="pathways">Gene sets raised in the domains</h3>\n<p>{_text(pathways.described())}</p>'
+    yield f'<h3 id="pathways">Gene sets raised in the domains</h3>\n<p>{escape(pathways.described())}</p>'
     yield '<table class="words markers"><thead><tr><th scope="col">domain</th><th scope="col">predicted</th>'
     yield '<th scope="col">measured</th><th>in both</th><th>by chance</th></tr></thead><tbody>'
     for domain, found in pathways.domains.items():
@@ -224,7 +238,7 @@ def _genes(findings: Findings) -> Iterator[str]:
     table = findings.genes.sort_values(by, ascending=False, kind="stable")
     columns = [column for column in COLUMNS if column in table]
     yield '<h2 id="table">All genes</h2>'
-    yield f'<p class="soft">Moran\'s I on the {_text(findings.neighbours)}. Click a heading to sort.</p>'
+    yield f'<p class="soft">Moran\'s I on the {escape(findings.neighbours)}. Click a heading to sort.</p>'
     yield '<input id="filter" type="search" placeholder="find a gene" aria-label="find a gene">'
     yield '<div class="scroll"><table id="genes-table"><thead><tr>'
     for column in columns:
@@ -233,7 +247,7 @@ def _genes(findings: Findings) -> Iterator[str]:
         button = f'<button type="button">{head}</button>'
         yield f'<th scope="col" title="{escape(meaning)}"{sorted_by}>{button}</th>'
     yield "</tr></thead><tbody>"
-    written = [probability if column == "q" else partial(number, digits=DIGITS) for column in columns[1:]]
+    written = [_NO_SCORES.get(column) or partial(score, metric=COLUMNS[column][0]) for column in columns[1:]]
     for row in table[columns].itertuples(index=False):
         cells = "".join(
             f'<td data-v="{value:.6g}">{write(value, unknown="")}</td>'
@@ -250,7 +264,8 @@ def _provenance(findings: Findings, command: str | None) -> Iterator[str]:
     if command is not None:
         rows["report: command"] = command
     for name, value in rows.items():
-        yield f'<tr><th scope="row">{escape(_said(name))}</th><td><code>{_text(value)}</code></td></tr>'
+        yield f'<tr><th scope="row">{escape(entry_name(name))}</th>'
+        yield f"<td><code>{escape(entry(value))}</code></td></tr>"
     yield "</tbody></table>"
 
 
@@ -263,20 +278,6 @@ def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
         else:
             flat[above + name] = value
     return flat
-
-
-def _said(name: str) -> str:
-    return name.replace("um_per_px", "µm_per_px").replace("_um", "_µm").replace("_", " ")
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return escape(value)
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return escape(", ".join(str(item) for item in value)) or "none"
-    return escape(f"{value:g}" if isinstance(value, float) else str(value))
 
 
 def report_place(folder: Path, slide: str) -> Path:

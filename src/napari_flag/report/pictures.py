@@ -12,7 +12,7 @@ from napari_flag.figures.agreement import draw_calibration, draw_named_moran, dr
 from napari_flag.figures.heat_maps import draw_set_map, draw_triangles
 from napari_flag.figures.spot_maps import draw_gene_maps, draw_labels, draw_overview
 from napari_flag.figures.style import house_style
-from napari_flag.formatting import counted, number
+from napari_flag.formatting import counted
 from napari_flag.progress import Step, Steps
 from napari_flag.report import wording
 from napari_flag.report.findings import FEWEST_GENES, Findings
@@ -97,7 +97,7 @@ def as_svg(figure: "Figure", name: str) -> str:
 
 def _opening(width: float, height: float) -> str:
     return (
-        f'<svg viewBox="0 0 {width:g} {height:g}" style="max-width:{width * 4 / 3:.0f}px" role="img" '
+        f'<svg viewBox="0 0 {width:g} {height:g}" style="max-width:{round(width * 4 / 3)}px" role="img" '
         'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
 
@@ -130,8 +130,7 @@ def _draw_domains(findings: Findings) -> "Figure | None":
         return None
     shown = {"predicted": findings.domains - 1}
     if findings.domains_measured is not None and findings.likeness is not None:
-        ari, nmi = (number(value, wording.DIGITS) for value in (findings.likeness.ari, findings.likeness.nmi))
-        title = f"predicted   ARI {ari}, NMI {nmi}"
+        title = f"predicted   {findings.likeness.described()}"
         shown = {"measured": findings.domains_measured - 1, title: findings.domains - 1}
     if findings.labels is not None:
         shown = {"labels": findings.labels.codes, **shown}

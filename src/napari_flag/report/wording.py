@@ -2,8 +2,6 @@
 
 from typing import Final
 
-DIGITS: Final = 3
-"""Decimals of the numbers of a report."""
 METRICS: Final = {
     "PCC": "gene by gene",
     "MSE": "error",

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.errors import UserError
+from napari_flag.formatting import score
 from napari_flag.progress import Step, Steps
 from napari_flag.statistics.accuracy import FloatArray
 from napari_flag.statistics.neighbours import Neighbours
@@ -232,6 +233,10 @@ class Agreement:
 
     ari: float
     nmi: float
+
+    def described(self) -> str:
+        """Return "ARI 0.512, NMI 0.478"."""
+        return f"ARI {score(self.ari, 'ARI')}, NMI {score(self.nmi, 'NMI')}"
 
 
 def agreement(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> Agreement:

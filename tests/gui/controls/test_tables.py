@@ -3,7 +3,7 @@ import pytest
 from qtpy.QtCore import Qt
 
 from napari_flag.formatting import probability, whole
-from napari_flag.gui.controls.tables import Column, NumberView
+from napari_flag.gui.controls.tables import Column, NumberView, score_column
 
 COLUMNS = (Column("pcc", "PCC", "Correlation"), Column("q", "q", "False discovery rate", probability))
 NUMBERS = {"pcc": np.array([0.2, np.nan, 0.9, -0.001]), "q": np.array([0.5, 0.004, 2e-7, 0.05])}
@@ -44,6 +44,15 @@ def test_names_are_sorted_whatever_their_case(view):
 def test_small_probabilities_stay_readable(view):
     assert texts(view, 2) == ["2e-07", "0.50", "0.05", "0.004"]
     assert whole(1204.0) == "1,204"
+
+
+def test_a_column_of_a_score_has_the_decimals_of_that_score(qtbot):
+    view = NumberView("Draw")
+    qtbot.addWidget(view)
+    columns = (score_column("SSC", "Alike in space"), score_column("CRPS", "Of a value", key="CRPS_fair"))
+    view.table.set_rows(["1"], {"SSC": [0.5436], "CRPS_fair": [0.51336]}, columns)
+    assert (texts(view, 1), texts(view, 2)) == (["0.544"], ["0.5134"])
+    assert [column.heading for column in columns] == ["SSC", "CRPS"]
 
 
 def test_choosing_a_row_tells_its_name_and_marking_does_not(view, qtbot):

@@ -502,7 +502,7 @@ def test_gene_sets_of_a_file_are_tested_in_prediction_and_truth(filled, qtbot, t
         "Of 2 pairs of gene set and domain 1 raised in the truth, 1 in the pred"
     )
     filled.results.shown.value = PREDICTED
-    assert [table.index(0, column).data() for column in (1, 2)] == ["6", "1.00"]
+    assert [table.index(0, column).data() for column in (1, 2)] == ["6", "1.000"]
     filled.results.sets.setCurrentIndex(table.index(0, 0))
     assert filled.session.gene_set == tuple(genes[:6])
     assert filled.session.gene_set_name == "RAISED"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from napari_flag.cli.terminal import Commands, add_command, add_device, at_least, path
-from napari_flag.formatting import number
+from napari_flag.formatting import score
 
 if TYPE_CHECKING:
     from flag_training.gene_targets.gene_table import GeneTable
@@ -254,7 +254,7 @@ def run_check(arguments: argparse.Namespace) -> int:
         counts = panel_counts(section, section.read(), table.genes)
         r = agreement(table, counts, relative=arguments.relative)
         note = " (learnt from it)" if section.name in learnt_from else ""
-        sys.stdout.write(f"{section.name}\t{number(r, 3)}{note}\n")
+        sys.stdout.write(f"{section.name}\t{score(r, 'GSC')}{note}\n")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -10,7 +11,7 @@ from qtpy.QtCore import QAbstractTableModel, QItemSelectionModel, QModelIndex, Q
 from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
-from napari_flag.formatting import number
+from napari_flag.formatting import number, score
 
 NAME: Final = 0
 """The column of names comes first."""
@@ -34,6 +35,11 @@ class Column:
     heading: str
     meaning: str
     write: Callable[[float], str] = number
+
+
+def score_column(metric: str, meaning: str, *, key: str | None = None, heading: str | None = None) -> Column:
+    """Return the column of a score; without `key` and `heading` both are the name of the metric."""
+    return Column(key or metric, heading or metric, meaning, partial(score, metric=metric))
 
 
 class NumberTable(QAbstractTableModel):

@@ -29,7 +29,7 @@ from napari_flag.analysis.domains import (
 )
 from napari_flag.analysis.regions import AreaScale
 from napari_flag.analysis.truth import MEASURED, PREDICTED
-from napari_flag.formatting import area, counted, number, whole
+from napari_flag.formatting import area, counted, whole
 from napari_flag.gui.controls.file_filters import LABEL_FILES
 from napari_flag.gui.controls.forms import Choice, MessageList, ask_open, form, plain_label, row_of
 from napari_flag.gui.jobs import Jobs
@@ -320,7 +320,7 @@ class DomainChoice:
         found = None if adata is None or self.shown == LABELS else domain_agreement(adata)
         self.agreement.setVisible(found is not None)
         if found is not None:
-            self.agreement.setText(f"Prediction to truth: ARI {number(found.ari)}, NMI {number(found.nmi)}")
+            self.agreement.setText(f"Prediction to truth: {found.described()}")
 
 
 class LabelReader(QObject):

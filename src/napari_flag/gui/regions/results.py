@@ -1,6 +1,7 @@
 """What tells a region apart, in tables: genes and gene sets, of prediction, truth or both."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 from qtpy.QtCore import Signal
@@ -10,7 +11,7 @@ from napari_flag.analysis.pathways import RegionSets, describe_skipped
 from napari_flag.analysis.regions import RegionNumbers
 from napari_flag.analysis.set_maps import SetMap
 from napari_flag.analysis.truth import MEASURED, PREDICTED
-from napari_flag.formatting import counted, number, probability, whole
+from napari_flag.formatting import counted, number, probability, score, whole
 from napari_flag.gui.controls.forms import Choice, plain_label
 from napari_flag.gui.controls.set_map import SetMapView
 from napari_flag.gui.controls.tables import Column, NumberView
@@ -198,7 +199,12 @@ class RegionResults(QWidget):
 
 
 _SET_COLUMNS: Final[tuple[tuple[str, str, str, Any], ...]] = (
-    ("auc", "AUC", "How often a gene of the set is raised more than another; 0.5 by chance", number),
+    (
+        "auc",
+        "AUC",
+        "How often a gene of the set is raised more than another; 0.5 by chance",
+        partial(score, metric="AUC"),
+    ),
     (
         "q",
         "q",

@@ -6,9 +6,9 @@ from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_flag import fitting
 from napari_flag.analysis.scores import EXPECTATION, MEANING
-from napari_flag.formatting import FINE, counted, number
+from napari_flag.formatting import counted
 from napari_flag.gui.controls.forms import Choice
-from napari_flag.gui.controls.tables import Column, NumberView
+from napari_flag.gui.controls.tables import NumberView, score_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,11 +16,8 @@ if TYPE_CHECKING:
 
 MEAN: Final = ""
 """Stands for the mean over sections."""
-EXPECTED: Final = tuple(Column(name, name, MEANING[name]) for name in EXPECTATION)
-DRAWN: Final = (
-    *(Column(name, name, MEANING[name], lambda value: number(value, FINE)) for name in ("CRPS", "ES")),
-    Column("SSC", "SSC", MEANING["SSC"]),
-)
+EXPECTED: Final = tuple(score_column(name, MEANING[name]) for name in EXPECTATION)
+DRAWN: Final = tuple(score_column(name, MEANING[name]) for name in ("CRPS", "ES", "SSC"))
 OF_X, OF_DRAWS = "expectation", "draws"
 WORDS: Final = {
     "floor": "simple",

@@ -157,8 +157,8 @@ def _size_of(group: Any, names: Any) -> tuple[int, int]:
     named = len(names), len(group["barcodes"])
     if (features, barcodes) != named:
         raise ValueError(
-            f"it states {features:,} features and {barcodes:,} barcodes, but names {named[0]:,} and "
-            f"{named[1]:,}"
+            f"it states {counted(features, 'feature')} and {counted(barcodes, 'barcode')}, but names "
+            f"{whole(named[0])} and {whole(named[1])}"
         )
     return features, barcodes
 
@@ -278,7 +278,7 @@ def _coordinates(body: bytes, shape: tuple[int, int, int]) -> Any:
     if not isinstance(frame.index, pandas.RangeIndex):
         raise ValueError("it has lines of more than row, column and value")
     if len(frame) != number:
-        raise ValueError(f"it states {number:,} values and holds {len(frame):,}")
+        raise ValueError(f"it states {counted(number, 'value')} and holds {whole(len(frame))}")
     at = (frame["column"].to_numpy() - 1, frame["row"].to_numpy() - 1)
     for places, side in zip(at, (columns, rows), strict=True):
         if len(places) and (places.min() < 0 or places.max() >= side):
@@ -286,7 +286,7 @@ def _coordinates(body: bytes, shape: tuple[int, int, int]) -> Any:
     values = frame["value"].to_numpy().astype(np.float32)
     matrix = sparse.coo_matrix((values, at), shape=(columns, rows)).tocsr()
     if matrix.nnz < number:
-        raise ValueError(f"it states {number - matrix.nnz:,} of its values more than once")
+        raise ValueError(f"it states {whole(number - matrix.nnz)} of its values more than once")
     return matrix
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_flag.errors import UserError
 from napari_flag.files import parse_json, read_text, replacing
+from napari_flag.formatting import whole
 
 if TYPE_CHECKING:
     from shapely import Polygon
@@ -233,7 +234,7 @@ def _refuse_tangles(drawn: Iterable[Any]) -> None:
             crossings += _crossings(geometry)
         if crossings > MOST_CROSSINGS:
             raise ValueError(
-                f"its outlines cross themselves at least {crossings:,.0f} times, so they have no inside"
+                f"its outlines cross themselves at least {whole(crossings)} times, so they have no inside"
             )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.files import refuse_special
-from napari_flag.formatting import data_size
+from napari_flag.formatting import data_size, whole
 from napari_flag.slides.formats.trial_reading import refuse_crashing
 
 DAMAGED: Final = (
@@ -122,7 +122,7 @@ def _refuse_array(array: Any, name: str) -> None:
     stored = array.id.get_storage_size() if hasattr(array, "id") else array.nbytes_stored()
     if size > MOST_PER_BYTE * max(int(stored), 1):
         raise ValueError(
-            f"{name or 'it'} is said to hold {data_size(size)} and is stored in {int(stored):,} bytes"
+            f"{name or 'it'} is said to hold {data_size(size)} and is stored in {data_size(int(stored))}"
         )
 
 
@@ -191,7 +191,7 @@ def refuse_inflated_parquet(path: Path) -> None:
     stated = parquet.read_metadata(path)
     values = stated.num_rows * stated.num_columns
     if values > MOST_ROWS:
-        raise ValueError(f"it is said to hold {values:,} values")
+        raise ValueError(f"it is said to hold {whole(values)} values")
 
 
 def checked(values: Any) -> Any:

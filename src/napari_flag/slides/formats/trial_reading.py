@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from napari_flag.formatting import MEGABYTE, data_size
+from napari_flag.formatting import MEGABYTE, data_size, duration
 
 PATIENCE_S: Final = 60.0
 """Seconds for one file; the largest take one."""
@@ -81,7 +81,7 @@ class TrialReader:
             answer = ""
         except queue.Empty:
             self.close()
-            return f"reading it on trial did not end within {self._patience_s:.0f} s"
+            return f"reading it on trial did not end within {duration(self._patience_s)}"
         if answer == TOO_MUCH:
             self.close()  # what it took, it keeps
             return f"reading it on trial took more than {data_size(MOST_MB * MEGABYTE)} of memory"
@@ -90,7 +90,7 @@ class TrialReader:
         ended = process.wait()
         self.close()
         if _TIMED and ended == -signal.SIGPROF:
-            return f"reading it on trial did not end within {MOST_CPU_S:.0f} s of a core"
+            return f"reading it on trial did not end within {duration(MOST_CPU_S)} of a core"
         return "reading it on trial ended the process that read it"
 
     def _running(self) -> bool:
