@@ -92,6 +92,10 @@ def main() -> None:
     if not args.predictions:  # as `make bench` runs it
         print("Skipped: give prediction files of sections with their truth (see the head of this file).")
         return
+    if args.keep and args.data is not None:
+        parser.error("--keep leaves what is said of labels as it is; leave --data out")
+    if args.keep and not args.out.is_file():
+        parser.error(f"--keep needs {args.out}, which is not there; leave it out")
     named = " ".join(str(path) for path in args.predictions)
     data = "" if args.data is None else " --data DATA"
     command = f"python -m benchmarks.domains {named}{data} --out {args.out}"
@@ -101,8 +105,9 @@ def main() -> None:
             results = renewed(json.loads(args.out.read_text("utf-8")), results)
     except UserError as error:
         raise SystemExit(str(error)) from error
+    results = _rounded(results)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(_rounded(results), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    args.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
     args.out.with_suffix(".md").write_text(as_markdown(results), "utf-8")
 
 
@@ -125,7 +130,12 @@ def renewed(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     }
     named = {_method_in(name): None for of in now["sections"].values() for name in of if _is_method(name)}
     again = {"command": f"{now['command']} --keep", "methods": list(named)}
-    return before | {"again": [*before.get("again", []), again], "sections": rows}
+    earlier = [
+        part | {"methods": kept}
+        for part in before.get("again", [])
+        if (kept := [name for name in part["methods"] if name not in named])
+    ]
+    return before | {"again": [*earlier, again], "sections": rows}
 
 
 def _is_method(row: str) -> bool:
@@ -384,7 +394,10 @@ def as_markdown(results: dict[str, Any]) -> str:
 
 
 def _again(results: dict[str, Any]) -> str:
-    said = [f"of {' and '.join(part['methods'])} by `{part['command']}`" for part in results.get("again", [])]
+    said = [
+        f"of {', '.join(f'*{name}*' for name in part['methods'])} by `{part['command']}`"
+        for part in results.get("again", [])
+    ]
     return f", the rows {', '.join(said)}" if said else ""
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,6 +131,25 @@ def test_a_method_measured_again_takes_its_rows_and_leaves_the_others():
         "first",
         [{"command": "second --keep", "methods": ["Stem"]}],
     )
+    third = domains.renewed(found, now | {"command": "third"})
+    assert [part["command"] for part in third["again"]] == ["third --keep"]
     for changed in (now | {"genes": 8}, now | {"sections": {"C9": {}}}):
         with pytest.raises(UserError, match="other sections, genes or settings"):
             domains.renewed(before, changed)
+
+
+def test_the_page_of_domains_is_what_its_json_gives():
+    folder = Path(__file__).parents[2] / "docs" / "results"
+    results = json.loads((folder / "domains.json").read_text("utf-8"))
+    assert (folder / "domains.md").read_text("utf-8") == domains.as_markdown(results)
+
+
+def test_what_is_to_be_kept_must_be_there(folder, monkeypatch, capsys):
+    for line, said in (
+        (["--out", str(folder / "none.json")], "none.json, which is not there"),
+        (["--data", str(folder)], "leave --data out"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["domains", str(folder / "flag.h5ad"), "--keep", *line])
+        with pytest.raises(SystemExit):
+            domains.main()
+        assert said in capsys.readouterr().err

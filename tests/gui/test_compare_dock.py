@@ -57,7 +57,7 @@ def test_what_judges_the_expectation_is_bold_and_has_intervals(filled):
     for name in ("PCC", "MSE", "cPCC"):
         assert f"<b>{score(scores.values[name], name)}</b>" in filled.numbers[name].text()
         low, high = scores.intervals[name]
-        assert filled.intervals[name].text() == interval((low, high), name)
+        assert filled.intervals[name].text() == interval((low, high), name, "no interval")
     for name in ("GSC", "SSC", "amplitude"):
         assert filled.numbers[name].text() == f"{name} {score(scores.values[name], name)}"
     assert filled.numbers["CRPS"].isHidden()
@@ -84,7 +84,7 @@ def test_scores_of_all_draws_have_proper_scores_where_there_are_eight(filled, qt
     for name, value in draws.proper.items():
         assert f"<b>{score(value, name)}</b>" in filled.numbers[name].text()
         low, high = draws.intervals[name]
-        assert filled.intervals[name].text() == interval((low, high), name)
+        assert filled.intervals[name].text() == interval((low, high), name, "no interval")
     for name in ("GSC", "SSC", "amplitude"):
         assert f"<b>{score(draws.values[name], name)}</b>" in filled.numbers[name].text()
 

@@ -99,7 +99,7 @@ def test_the_scores_are_those_of_compare(page, prediction):
     for metric in ("PCC", "MSE", "cPCC"):
         assert f"<b>{score(scores.values[metric], metric)}</b>" in page
         low, high = scores.intervals[metric]
-        assert interval((low, high), metric) in page
+        assert interval((low, high), metric, "no interval") in page
     for metric in ("GSC", "SSC", "amplitude"):
         assert f"<b>{score(draws.values[metric], metric)}</b>" in page
         assert f"<td>{score(scores.values[metric], metric)}</td>" in page, (
@@ -156,7 +156,7 @@ def test_with_eight_draws_the_page_has_proper_scores_and_with_fewer_it_asks_for_
         tile = written[written.index(f"<span>{name} <") :]
         tile = tile[: tile.index("</div>")]
         assert f"<b>{score(value, name)}</b>" in tile
-        assert interval((low, high), name) in tile
+        assert interval((low, high), name, "no interval") in tile
     assert Outline(written).open == []
 
 
