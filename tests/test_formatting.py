@@ -127,6 +127,7 @@ def test_differences_of_scores_have_a_sign_and_none_where_they_round_to_nothing(
         "0.0000",
     )
     assert difference(math.nan, (math.nan, math.nan)) == "–"
+    assert difference(0.1, (math.nan, math.nan)) == "+0.1000", "an interval that is not known is none"
 
 
 @pytest.mark.parametrize(
@@ -154,3 +155,4 @@ def test_records_say_micrometres_and_lists_in_words():
         "pitch µm 200, seeds 0, 1, unseen none, depth none"
     )
     assert entry(np.array([0.5, 2.0])) == "0.5, 2"
+    assert entry(math.nan) == "–"

@@ -70,7 +70,9 @@ def difference(
     text = _signed(value)
     if not math.isnan(error):
         text += f" ± {number(error, _LATE)}"
-    return text if ends is None else f"{text} [{_signed(ends[0])}, {_signed(ends[1])}]"
+    if ends is None or math.isnan(ends[0]) or math.isnan(ends[1]):
+        return text
+    return f"{text} [{_signed(ends[0])}, {_signed(ends[1])}]"
 
 
 def probability(value: float, unknown: str = UNKNOWN) -> str:
@@ -149,6 +151,8 @@ def entry(value: object) -> str:
         return ", ".join(map(entry, listed)) or "none"
     if listed is None:
         return "none"
+    if isinstance(listed, float) and math.isnan(listed):
+        return UNKNOWN
     return f"{listed:g}" if isinstance(listed, float) else str(listed)
 
 

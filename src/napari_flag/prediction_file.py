@@ -579,6 +579,18 @@ def provenance(adata: Any) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def written_by(adata: "AnnData", identity: str | None = None) -> "AnnData":
+    """Return a prediction that states the hash of the command that writes it, never of what predicted it.
+
+    What a window saves is no command's, so that none replaces it unasked: `identity` is None.
+    """
+    if identity is None and keys.COMMAND_HASH not in provenance(adata):
+        return adata
+    made = {key: value for key, value in provenance(adata).items() if key != keys.COMMAND_HASH}
+    made |= {} if identity is None else {keys.COMMAND_HASH: identity}
+    return sharing(adata, {keys.PROVENANCE: made})
+
+
 def slide_name(adata: "AnnData") -> str:
     """Return the name of the slide a prediction was made on, or `UNNAMED`."""
     return str(provenance(adata).get(keys.SLIDE_NAME, UNNAMED))

@@ -112,3 +112,11 @@ def test_domains_named_by_words_keep_them_where_the_truth_gets_domains(adata):
     assert domain_names(adata, MEASURED, numbers) == ("1", "2")
     finish(find(adata, PREDICTED, "leiden"))
     assert domain_names(adata, PREDICTED)[0] == "1"
+
+
+def test_a_blank_name_is_no_domain_and_a_whole_float_is_its_number(adata):
+    adata.obs[keys.DOMAIN] = pd.Categorical(np.resize(["fat", "", " "], 100))
+    assert domain_names(adata, PREDICTED) == ("fat",)
+    assert read_domains(adata, PREDICTED)[:3].tolist() == [1, 0, 0]
+    adata.obs[keys.DOMAIN] = np.resize([2.0, 10.0, np.nan], 100)
+    assert read_domains(adata, PREDICTED)[:3].tolist() == [2, 10, 0]

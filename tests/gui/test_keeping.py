@@ -22,7 +22,7 @@ from napari_flag.gui.predict.predict_dock import PredictDock
 from napari_flag.layers import region_shapes
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.model import checkpoint
-from napari_flag.prediction_file import read_prediction
+from napari_flag.prediction_file import provenance, read_prediction
 from napari_flag.slides.formats.geojson import Annotation
 from napari_flag.workspace_file import (
     WorkspaceFile,
@@ -170,6 +170,21 @@ def test_counts_attached_to_a_saved_prediction_are_not_saved_until_it_is_saved_a
     dock.save(tmp_path / "alone.h5ad")
     dock.rest()
     assert (result.file, result.unsaved) == (tmp_path / "alone.h5ad", False)
+
+
+def test_what_the_window_saved_is_no_result_of_the_command_that_predicted(dock, adatas, tmp_path):
+    """Or the same `predict` would replace it, with the labels and regions that a person added."""
+    made = {keys.COMMAND: "napari-flag predict a.svs", keys.COMMAND_HASH: "f" * 64}
+    adatas[0].uns[keys.PROVENANCE] |= made
+    dock.session.set_prediction(adatas[0])
+    dock.save(tmp_path / "alone.h5ad")
+    dock.rest()
+    saved_as(dock, tmp_path / "both.json")
+    for place in tmp_path.glob("*.h5ad"):
+        stated = provenance(read_prediction(place))
+        assert stated[keys.COMMAND] == made[keys.COMMAND]
+        assert keys.COMMAND_HASH not in stated
+    assert provenance(dock.session.result.adata)[keys.COMMAND_HASH] == "f" * 64
 
 
 def test_counts_that_came_with_the_slide_or_the_prediction_are_no_change(dock, adatas, tmp_path):

@@ -320,15 +320,14 @@ def test_levels_are_those_of_the_counts_of_each_section(tmp_path):
     assert np.isnan(second.mean[1])
 
 
-def test_levels_of_the_section_that_is_kept_back_are_not_read(tmp_path):
+def test_levels_of_sections_that_the_config_leaves_out_are_not_read(tmp_path):
     for name in ("C1", "C6"):
         write_counts(tmp_path / "counts", name, ("KRT8",), [[1], [3]])
-    steps = []
-    levels = finish(read_levels(run_with_prior(), tmp_path, ("KRT8",)), steps.append)
-    assert [level.name for level in levels] == ["C1"]
-    assert [step.notice for step in steps if step.notice] == [
-        "C6 is kept back for independent scoring, so its counts are not read."
-    ]
+    config = run_with_prior()
+    held = replace(config, prior=replace(config.prior, leave_out=("C6",)))
+    assert [level.name for level in finish(read_levels(held, tmp_path, ("KRT8",)))] == ["C1"]
+    levels = finish(read_levels(config, tmp_path, ("KRT8",)))
+    assert [level.name for level in levels] == ["C1", "C6"], "of another cohort it is a section as any"
 
 
 def test_a_patient_may_have_a_name_of_several_letters(tmp_path):

@@ -46,7 +46,7 @@ def test_an_ablation_differs_from_the_default_in_what_its_name_says():
 
 
 def test_the_default_takes_levels_from_the_counts_of_all_patients():
-    assert read_config(HER2ST).prior == PriorConfig("counts/*.tsv.gz", patient_letters=1)
+    assert read_config(HER2ST).prior == PriorConfig("counts/*.tsv.gz", 1, ("C6", "SPA137"))
     assert make_config().prior is None
 
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from flag_training.config import RunConfig, SlideEntry, StoreConfig
-from flag_training.gene_targets.sections import KEPT_BACK
 from flag_training.run_folders import earlier_features_file, features_key
 from flag_training.store.store import Store, StoredSlide, open_store, read_weights
 from napari_flag import cache
@@ -282,7 +281,7 @@ def _load_views(path: Path, shape: tuple[int, int, int]) -> FloatArray | None:
 
 
 def read_levels(config: RunConfig, data: Path, genes: Sequence[str]) -> Steps[tuple[SectionLevel, ...]]:
-    """Read the levels of the sections of the run's prior, () without one; a section kept back is passed over.
+    """Read the levels of the sections of the run's prior, () without one.
 
     Raises
     ------
@@ -292,10 +291,7 @@ def read_levels(config: RunConfig, data: Path, genes: Sequence[str]) -> Steps[tu
     if config.prior is None:
         return ()
     there = sorted(data.glob(config.prior.counts))
-    files = [path for path in there if _section_of(path) not in KEPT_BACK]
-    if held := sorted({_section_of(path) for path in there} & KEPT_BACK):
-        notice = f"{', '.join(held)} is kept back for independent scoring, so its counts are not read."
-        yield Step(_LEVELS, 0, len(files), "sections", notice=notice)
+    files = [path for path in there if _section_of(path) not in config.prior.leave_out]
     if not files:
         raise UserError(
             f"No file in {data} fits {config.prior.counts}, which the config names under [prior]; correct it "

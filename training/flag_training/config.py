@@ -177,10 +177,13 @@ class PriorConfig:
         section.
     patient_letters
         How many leading letters of a section's name are its patient's.
+    leave_out
+        Sections whose counts are not read.
     """
 
     counts: str
     patient_letters: int = 1
+    leave_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +300,7 @@ def read_config(path: Path) -> RunConfig:
             machine=MachineConfig(**values.get("machine", {})),
             colours=colours_of(values.get("colours"), f"The config {path}"),
             store=StoreConfig(**values["store"]) if "store" in values else None,
-            prior=PriorConfig(**values["prior"]) if "prior" in values else None,
+            prior=_prior_of(values["prior"]) if "prior" in values else None,
         )
     except (KeyError, TypeError) as error:
         raise UserError(
@@ -315,6 +318,10 @@ def read_recipe() -> tuple[dict[str, Any], FitConfig]:
     """Return the network's sizes and the values of the fit that the shipped weights have."""
     values = _read_values(RECIPE)
     return values["network"], _fit_of(values)
+
+
+def _prior_of(values: dict[str, Any]) -> PriorConfig:
+    return PriorConfig(**values | {"leave_out": tuple(values.get("leave_out", ()))})
 
 
 def _fit_of(values: dict[str, Any]) -> FitConfig:

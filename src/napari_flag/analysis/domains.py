@@ -294,7 +294,18 @@ def domain_title(name: str) -> str:
 
 
 def _column(adata: "AnnData", source: str) -> Any:
-    return adata.obs[COLUMNS[source]].astype("category").cat.remove_unused_categories().cat
+    """Return the column as categories: a blank name is none, and 2.0 (integers of which some lack) is 2."""
+    column = adata.obs[COLUMNS[source]].astype("category").cat.remove_unused_categories()
+    names = [_as_name(name) for name in column.cat.categories]
+    if names != list(column.cat.categories):
+        column = column.astype(object).map(dict(zip(column.cat.categories, names, strict=True)))
+        column = column.astype("category")
+    return column.cat
+
+
+def _as_name(name: object) -> str | None:
+    text = str(int(name)) if isinstance(name, float) and name.is_integer() else str(name)
+    return text if text.strip() else None
 
 
 def _numbers_of_names(adata: "AnnData", source: str) -> dict[str, int]:

@@ -8,10 +8,10 @@ import numpy as np
 
 from napari_flag import keys
 from napari_flag.analysis.spatial import FEWEST_SPOTS
-from napari_flag.analysis.structure import RANKED, GeneSets, score_sets, write_structure
+from napari_flag.analysis.structure import FEWEST_MEMBERS, RANKED, GeneSets, score_sets, write_structure
 from napari_flag.analysis.truth import dense
 from napari_flag.files import write_table
-from napari_flag.formatting import whole
+from napari_flag.formatting import counted, whole
 from napari_flag.prediction_file import sharing
 from napari_flag.progress import Step, Steps
 
@@ -32,16 +32,23 @@ def with_structure(adata: "AnnData", sets: GeneSets | None = None) -> Steps["Ann
         sets.
     """
     copy = sharing(adata)
-    if keys.STRUCTURE in copy.uns:
-        if sets is not None:
-            yield Step("Scoring gene sets", 0, None)
-            copy.obsm[keys.GENE_SETS] = score_sets(copy, sets)
-        return copy
-    if copy.n_obs < FEWEST_SPOTS:
+    has, few = keys.STRUCTURE in copy.uns, copy.n_obs < FEWEST_SPOTS
+    if few and not has:
         notice = f"{whole(copy.n_obs)} spots are too few for Moran's I and domains, which are left out."
         yield Step("Finding structure", 0, None, notice=notice)
+    elif not has:
+        yield from write_structure(copy, sets)
+    if sets is None:
         return copy
-    yield from write_structure(copy, sets)
+    if few or has:
+        yield Step("Scoring gene sets", 0, None)
+        copy.obsm[keys.GENE_SETS] = score_sets(copy, sets)
+    if copy.obsm[keys.GENE_SETS].shape[1] == 0:
+        notice = (
+            f"None of the {counted(len(sets), 'gene set')} given has {FEWEST_MEMBERS} genes predicted here, "
+            "so no spot has a score of one; give a GMT file of the symbols that the prediction has."
+        )
+        yield Step("Scoring gene sets", 0, None, notice=notice)
     return copy
 
 

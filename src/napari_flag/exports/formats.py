@@ -15,7 +15,7 @@ from napari_flag.exports.spatial_data import check_installed, write_spatial_data
 from napari_flag.files import ending, make_folder, place_in
 from napari_flag.gene_names import symbols_of
 from napari_flag.prediction_doubts import record_misplaced, refuse_misplaced
-from napari_flag.prediction_file import output_name, provenance, sharing, write_prediction
+from napari_flag.prediction_file import output_name, write_prediction, written_by
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slide_identity import without_personal_names
 
@@ -174,7 +174,7 @@ def export(
     symbols = None if genes is None else symbols_of(known, genes)
     complete = yield from with_structure(adata, gene_sets)
     record_misplaced(complete)
-    chosen = _stating(choose_genes(complete, symbols), identity)
+    chosen = written_by(choose_genes(complete, symbols), identity)
     for done, (wanted, path) in enumerate(places, 1):
         make_folder(path.parent)
         yield from wanted.write(chosen, path, slide)
@@ -182,16 +182,9 @@ def export(
     return tuple(path for _, path in places)
 
 
-def _stating(adata: "AnnData", identity: str | None) -> "AnnData":
-    """Return a prediction that states the hash of the command that writes it, never of what predicted it."""
-    made = {key: value for key, value in provenance(adata).items() if key != keys.COMMAND_HASH}
-    made |= {} if identity is None else {keys.COMMAND_HASH: identity}
-    return sharing(adata, {keys.PROVENANCE: made})
-
-
 def save_h5ad(path: str, data: Any, options: dict[str, Any]) -> list[str]:
     """Save the prediction that the layer shows, all genes, as h5ad."""
-    write_prediction(_prediction_of(options), path)
+    write_prediction(written_by(_prediction_of(options)), path)
     return [str(path)]
 
 
@@ -206,7 +199,7 @@ def save_geojson(path: str, data: Any, options: dict[str, Any]) -> list[str]:
 
 
 def _finish(write: "Callable[[AnnData, Path], Steps[None]]", path: str, options: dict[str, Any]) -> list[str]:
-    finish(write(_stating(_prediction_of(options), None), Path(path)))
+    finish(write(written_by(_prediction_of(options)), Path(path)))
     return [str(path)]
 
 

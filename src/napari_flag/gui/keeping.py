@@ -23,7 +23,12 @@ from napari_flag.gui.loading import Arrived
 from napari_flag.gui.session import Session
 from napari_flag.gui.workspace import Result, SlideState
 from napari_flag.layers import region_shapes
-from napari_flag.prediction_file import write_prediction, write_prediction_in_steps, write_regions
+from napari_flag.prediction_file import (
+    write_prediction,
+    write_prediction_in_steps,
+    write_regions,
+    written_by,
+)
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slides.formats.geojson import Annotation
 from napari_flag.workspace_file import AUTOSAVED, WorkspaceFile, WorkspacePrediction, WorkspaceSlide
@@ -110,9 +115,9 @@ def _write(
         step = Step("Saving", place, len(predictions), "predictions")
         yield step
         if asked:
-            yield from write_prediction_in_steps(each.result.adata, each.path, step)
+            yield from write_prediction_in_steps(written_by(each.result.adata), each.path, step)
         else:
-            write_prediction(each.result.adata, each.path)
+            write_prediction(written_by(each.result.adata), each.path)
         written(each)
     yield Step("Saving", len(predictions), len(predictions))
     workspace_file.write_workspace(workspace, path)
@@ -329,7 +334,7 @@ class Keeper(QObject):
         def work() -> Steps[None]:
             step = Step("Saving", 0)
             yield step
-            yield from write_prediction_in_steps(adata, path, step)
+            yield from write_prediction_in_steps(written_by(adata), path, step)
 
         def on_result(_: None) -> None:
             self._session.workspace.saved(adata, path, additions)
