@@ -356,3 +356,13 @@ def test_a_picture_given_to_a_second_viewer_is_a_slide_of_its_own_there(session,
     assert [state.name for state in second.workspace.slides] == ["B", "A"]
     assert second.workspace.layers_of(b) == [b.layer]
     assert_only_shown(second)
+
+
+def test_a_table_of_a_zarr_that_another_program_wrote_into_is_not_open_already(session, adatas, tmp_path):
+    table = tmp_path / "C5.zarr" / "tables" / "table"
+    (table / "X").mkdir(parents=True)
+    (table / "X" / "0").write_bytes(b"1")
+    session.workspace.add_result(adatas[0], file=table)
+    assert session.workspace.held(table) is session.workspace.result_of(adatas[0])
+    (table / "X" / "0").write_bytes(b"22")
+    assert session.workspace.held(table) is None

@@ -288,9 +288,9 @@ def domain_names(adata: "AnnData", source: str, numbers: Numbers | None = None) 
     return tuple(str(number) for number in range(1, int(numbers.max(initial=0)) + 1))
 
 
-def domain_title(name: str) -> str:
-    """Return what a domain of this name is called where nothing else says that it is a domain."""
-    return f"domain {name}" if name.isdecimal() else name
+def domain_title(name: str, word: str = "domain") -> str:
+    """Return what a domain of this name is called where nothing else says that it is a domain (`word`)."""
+    return f"{word} {name}" if name.isdecimal() else name
 
 
 def _column(adata: "AnnData", source: str) -> Any:

@@ -25,6 +25,7 @@ from napari_flag.layers.frame import AXES, Frame, frame_of, moved_by_hand, napar
 from napari_flag.layers.spot_layers import selection_kept, set_shown, shown_together
 from napari_flag.prediction_file import output_name, provenance
 from napari_flag.slide_identity import belongs_on, belongs_with, has_content_of, is_made_on
+from napari_flag.slides.file_identity import state_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -664,10 +665,9 @@ def _state_of(file: Path | None) -> tuple[Any, ...] | None:
     if file is None:
         return None
     try:
-        state = os.stat(file)
+        return os.path.abspath(file), state_of(file)
     except OSError:
         return None
-    return os.path.abspath(file), state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def _free_name(adata: "AnnData", state: SlideState, file: Path | None, name: str) -> str:

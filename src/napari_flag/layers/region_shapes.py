@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
-from napari_flag.analysis.domains import LABELS, colour_of, domain_names, read_domains
+from napari_flag.analysis.domains import LABELS, colour_of, domain_names, domain_title, read_domains
 from napari_flag.analysis.regions import Region
 from napari_flag.analysis.truth import PREDICTED
 from napari_flag.layers.frame import Frame
@@ -416,7 +416,7 @@ def domain_titles(adata: "AnnData", source: str, *, short: bool = False) -> list
     """
     names = domain_names(adata, source)
     if source == LABELS:
-        return [f"Label {name}" if name.isdecimal() else name for name in names]
+        return [domain_title(name, "Label") for name in names]
     word = "prediction" if source == PREDICTED else "truth"
     end = "" if short else f" of the {word}"
-    return [f"{f'Domain {name}' if name.isdecimal() else name}{end}" for name in names]
+    return [f"{domain_title(name, 'Domain')}{end}" for name in names]
