@@ -222,6 +222,20 @@ def test_an_export_replaces_that_of_the_same_command_and_no_other_unasked(files,
     assert main(line) == 2, "what is there is of the other now"
 
 
+def test_an_export_of_a_prediction_that_was_made_anew_replaces_nothing_unasked(files, capsys):
+    line = ["export", "predicted.h5ad", "--out", "out", "--to", "geojson"]
+    assert main(line) == 0
+    before = (files / "out" / "fake.geojson").read_bytes()
+    adata = read_prediction(files / "predicted.h5ad")
+    adata.X = adata.X + 1
+    write_prediction(adata, files / "predicted.h5ad")
+    assert main(line) == 2
+    assert "not a result of this very command on the files as they are now" in capsys.readouterr().err
+    assert (files / "out" / "fake.geojson").read_bytes() == before
+    assert main([*line, "--overwrite"]) == 0
+    assert main(line) == 0
+
+
 def test_a_csv_states_no_command_and_is_replaced_only_when_asked(files, capsys):
     line = ["export", "predicted.h5ad", "--to", "csv", "--out", "out"]
     assert main(line) == 0

@@ -144,9 +144,9 @@ def test_tables_replace_those_of_the_same_scores_and_nothing_else_unasked(scores
     elsewhere.parent.mkdir()
     elsewhere.write_bytes(scores.read_bytes())
     title = ["--title", "Another", "--only", "FLAG", "--out", str(page)]
-    scores.write_text(scores.read_text("utf-8").replace("0.8", "0.9"), "utf-8")
-    assert main(["tables", str(scores), *title]) == 0, "scored again"
     assert main(["tables", str(elsewhere), *title]) == 2, "of another folder"
+    scores.write_text(scores.read_text("utf-8").replace("0.8", "0.9"), "utf-8")
+    assert main(["tables", str(scores), *title]) == 2, "scored again: the table of before would be lost"
     capsys.readouterr()
     notes = tmp_path / "notes.md"
     for options, said in (([], "already exists"), (["--overwrite"], "was not written by napari-flag")):

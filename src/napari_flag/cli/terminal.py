@@ -20,7 +20,7 @@ from napari_flag.errors import UserError
 from napari_flag.files import ending, make_folder, of_drive
 from napari_flag.formatting import first_of
 from napari_flag.progress import Step, Steps, TimeLeft, describe_step, finish
-from napari_flag.slides.file_identity import name_of
+from napari_flag.slides.file_identity import content_hash, name_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -230,7 +230,7 @@ def add_overwrite(parser: argparse.ArgumentParser, what: str) -> None:
         "--overwrite",
         action="store_true",
         help=f"replace {what}, where napari-flag wrote what is there; without this, only an earlier result "
-        "of the very same command is replaced",
+        "of the very same command on the same files is replaced",
     )
 
 
@@ -339,9 +339,17 @@ def recorded(words: Words, keep_names: bool = False) -> str:
 
 
 def fingerprint(words: Words) -> str:
-    """Return the SHA-256 of a command line with whole paths: the same for the same command alone."""
-    whole = [word if isinstance(word, str) else str(word.resolve()) for word in words]
-    return hashlib.sha256("\0".join(whole).encode()).hexdigest()
+    """Return the SHA-256 of a command line: the same for the same command on the same files alone.
+
+    Files count with their whole path and their content (`file_identity.content_hash`); folders with their
+    path alone, since results may lie in them.
+    """
+    digest = hashlib.sha256()
+    for word in words:
+        digest.update(f"{word if isinstance(word, str) else word.resolve()}\0".encode())
+        if isinstance(word, Path) and word.is_file():
+            digest.update(f"{content_hash(word)}\0".encode())
+    return digest.hexdigest()
 
 
 def write_or_rescue(adata: "AnnData", path: Path) -> None:
