@@ -141,19 +141,6 @@ def test_one_gaussian_has_the_mean_covariance_and_no_context():
     assert kurtosis[0] > kurtosis[1] + 0.3
 
 
-def test_who_does_not_know_the_patient_draws_its_levels_and_depth():
-    genes = generated_genes(300)
-    level = np.full(300, 0.8, np.float32)
-    of_patient = known(genes, tissue=0, side=3, level=level, log_depth=1.0)
-    unknown = of_patient.not_knowing(0.3, 0.6)
-    np.testing.assert_allclose(of_patient.log_rate() - unknown.log_rate(), 1.8, atol=1e-4)
-    shifts = residuals(unknown, draws=400).mean(axis=1)
-    assert shifts.mean(axis=1).std() == pytest.approx(0.6, rel=0.15)
-    bare = replace(genes, loadings=np.zeros_like(genes.loadings), own_variance=np.zeros(300, np.float32))
-    shifts = residuals(replace(unknown, genes=bare), draws=50).mean(axis=1)
-    assert (shifts - shifts.mean(axis=1, keepdims=True)).std() == pytest.approx(0.3, rel=0.05)
-
-
 def test_the_tissue_of_a_spot_is_what_makes_most_of_its_rna():
     np.testing.assert_array_equal(main_tissue(cells_by_tissue()), np.arange(len(TISSUES)))
 

@@ -96,13 +96,6 @@ def test_counts_are_one_draw_of_the_known_distribution(made):
         assert ((rank > 0) & (rank < 1)).mean() > 0.85
 
 
-def test_an_unknown_patient_has_the_spread_between_patients(model, made):
-    unknown = model.of_unknown_patient(made.known[0])
-    assert unknown.level_spread == model.level_spread
-    assert unknown.log_depth_spread == pytest.approx(np.hypot(0.7, 0.25))
-    assert not unknown.level.any()
-
-
 @pytest.mark.slow
 def test_a_model_is_fitted_to_a_simulated_cohort(made, tmp_path):
     few = replace(made.cohort, slides=made.cohort.slides[:3], features=made.cohort.features[:3])

@@ -153,12 +153,6 @@ class CohortModel:
         slide = TrainingSlide(entry, spots, MPP, expression)
         return SimulatedSlide(slide, torch.from_numpy(features), known)
 
-    def of_unknown_patient(self, known: KnownExpression) -> KnownExpression:
-        """Return the distribution of a slide's counts for who knows its tissue alone."""
-        return known.not_knowing(
-            self.level_spread, float(np.hypot(self.depth_spread, self.slide_depth_spread))
-        )
-
     def _stream(self, what: str, number: int = 0) -> np.random.Generator:
         """Return the random numbers of one slide, one patient, or the map to features."""
         return np.random.default_rng([self.seed, *what.encode(), number])

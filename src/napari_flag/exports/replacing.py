@@ -195,7 +195,8 @@ def check_place(
         raise UserError(f"{path} is the prediction itself; choose another place.")
     replaces = there and not overwrite and is_same is not None and is_same()
     if there and not overwrite and not replaces:
-        what = "" if is_same is None else " and is not a result of this very command on the files as they are now"
+        unlike = " and is not a result of this very command on the files as they are now"
+        what = "" if is_same is None else unlike
         raise UserError(
             f"{path} already exists{what}; choose {elsewhere}, or add --overwrite (in Python "
             "overwrite=True) to replace it."

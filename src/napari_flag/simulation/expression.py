@@ -347,9 +347,6 @@ class KnownExpression:
         (G,) float32 ln: how much more than ordinary the patient makes of each gene.
     log_depth
         ln depth of the slide.
-    level_spread, log_depth_spread
-        Standard deviations of the two where they are not known; they are then drawn once per slide, around
-        the values above.
     """
 
     genes: GeneModel
@@ -359,8 +356,6 @@ class KnownExpression:
     depth: Depth
     level: FloatArray
     log_depth: float = 0.0
-    level_spread: float = 0.0
-    log_depth_spread: float = 0.0
 
     def log_rate(self, columns: slice = slice(None)) -> FloatArray:
         """Return (n, g) float32, the expectation of ln rate (η above), of the genes `columns`."""
@@ -371,9 +366,8 @@ class KnownExpression:
     def expected_counts(self) -> FloatArray:
         """Return (n, G) float32, the expectation of the counts."""
         expected = np.empty((len(self.amounts), len(self.genes)), np.float32)
-        once = self.depth.log_mean_factor + (self.level_spread**2 + self.log_depth_spread**2) / 2
         for columns in _chunks(len(self.genes)):
-            factor = self.genes.log_mean_factor(columns)[self.tissue] + once
+            factor = self.genes.log_mean_factor(columns)[self.tissue] + self.depth.log_mean_factor
             expected[:, columns] = np.exp(self.log_rate(columns) + factor)
         return expected
 
@@ -384,16 +378,14 @@ class KnownExpression:
 
     def draw_rates(self, rng: np.random.Generator) -> FloatArray:
         """Return (n, G) float32, a draw of exp(η): what counts are Poisson around."""
-        common, depth_rng, level_rng, own_rng = rng.spawn(4)
+        common, depth_rng, _, own_rng = rng.spawn(4)  # of four, as the bundled slides were made
         factors = self.genes.factors(self.over, common)
-        depth = self.depth.draw(self.over, depth_rng)
-        depth = (depth + self.log_depth_spread * depth_rng.standard_normal()).astype(np.float32)
-        level = (self.level_spread * level_rng.standard_normal(len(self.genes))).astype(np.float32)
+        depth = self.depth.draw(self.over, depth_rng).astype(np.float32)
         own = np.sqrt(self.genes.own_variance)
         rates = np.empty((len(self.amounts), len(self.genes)), np.float32)
         chunks = list(_chunks(len(self.genes)))
         for columns, stream in zip(chunks, own_rng.spawn(len(chunks)), strict=True):
-            eta = self.log_rate(columns) + depth[:, None] + level[columns]
+            eta = self.log_rate(columns) + depth[:, None]
             noise = stream.standard_normal((eta.shape[1], len(eta)), np.float32)
             eta += own[columns] * noise.T
             for tissue in np.unique(self.tissue):
@@ -401,22 +393,6 @@ class KnownExpression:
                 eta[rows] += factors[rows] @ self.genes.loadings[tissue, columns].T
             rates[:, columns] = np.exp(eta)
         return rates
-
-    def not_knowing(self, level_spread: float, log_depth_spread: float) -> "KnownExpression":
-        """Return the distribution for who knows the tissue, not the patient's levels nor the slide's depth.
-
-        Parameters
-        ----------
-        level_spread, log_depth_spread
-            Standard deviations of a gene's ln level between patients, and of ln depth between slides.
-        """
-        return replace(
-            self,
-            level=np.zeros_like(self.level),
-            log_depth=0.0,
-            level_spread=level_spread,
-            log_depth_spread=log_depth_spread,
-        )
 
 
 def known_expression(
