@@ -9,12 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 from anndata import AnnData
 from napari.layers import Layer
 from qtpy.compat import isalive
-from qtpy.QtCore import QMimeData, QPointF, Qt, QTimer, QUrl
-from qtpy.QtGui import QDropEvent
 from shapely.geometry import box
 from tests.fakes import fake_prediction
 from tests.slide_files import aperio_svs, plain_image, tissue_picture
@@ -23,10 +20,9 @@ from tests.spot_files import st_table
 from napari_flag import inputs, keys
 from napari_flag.analysis import truth
 from napari_flag.errors import UserError
-from napari_flag.gui import loading, opening
+from napari_flag.gui import opening, reader
 from napari_flag.gui.keeping import CloseQuestion, regions_of
 from napari_flag.gui.predict.predict_dock import PredictDock
-from napari_flag.gui.session import Session
 from napari_flag.layers import slide_layers
 from napari_flag.model import checkpoint
 from napari_flag.prediction_file import write_prediction
@@ -389,7 +385,7 @@ def test_a_slide_without_pyramid_is_there_at_once_and_filled_when_it_is_built(
         tmp_path / "plain.png", tissue_picture(4200, 2000, (300, 300, 1800, 1800)), compress_level=1
     )
     monkeypatch.setattr(napari, "current_viewer", lambda: viewer)
-    end = opening.register(viewer, dock.opener)
+    end = reader.register(viewer, dock.opener)
     (layer,) = viewer.open(file, plugin="napari-flag")
     assert dock.section.slide is not None
     assert np.asarray(layer.data[0][0:4, 0:4]).min() == np.asarray(layer.data[0][0:4, 0:4]).max()
@@ -456,29 +452,6 @@ def test_a_slide_left_in_grey_is_filled_once_the_area_is_open_again(start, in_gr
     assert again.session.workspace.of_layer(layer) is again.session.state
 
 
-def cells(path):
-    """Write a picture that is no slide: 16-bit and grey."""
-    rng = np.random.default_rng(0)
-    tifffile.imwrite(path, rng.integers(0, 4000, (300, 200)).astype(np.uint16))
-    return path
-
-
-def test_a_plain_picture_stays_naparis(tmp_path, viewer):
-    stack = cells(tmp_path / "cells.tif")
-    (layer,) = viewer.open(stack, plugin="napari-flag")
-    assert layer.data.shape == (300, 200)
-    assert keys.LAYER_SLIDE not in layer.metadata
-
-
-def dropped(paths):
-    mime = QMimeData()
-    mime.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
-    action, button = Qt.DropAction.CopyAction, Qt.MouseButton.LeftButton
-    event = QDropEvent(QPointF(5, 5), action, mime, button, Qt.KeyboardModifier.NoModifier)
-    event.kept = mime  # Qt does not keep it
-    return event
-
-
 @pytest.fixture
 def window(make_napari_viewer, qtbot):
     from napari_flag.gui.area import open_area
@@ -489,18 +462,6 @@ def window(make_napari_viewer, qtbot):
     rest()
     yield viewer, area, rest
     rest()
-
-
-@pytest.mark.slow
-def test_what_is_ours_is_taken_without_a_question_and_the_rest_left_to_napari(window, slide_file, tmp_path):
-    viewer, area, rest = window
-    (target,) = area.predict.opener.findChildren(opening.DropTarget)
-    event = dropped([slide_file("A")])
-    assert target.eventFilter(viewer.window._qt_viewer, event)
-    rest()
-    assert [state.name for state in area.session.workspace.slides] == ["A"]
-    stack = cells(tmp_path / "cells.tif")
-    assert not target.eventFilter(viewer.window._qt_viewer, dropped([stack]))
 
 
 def test_what_the_first_slide_needs_is_spared_of_searches_for_garbage_and_no_slide_is(
@@ -686,54 +647,3 @@ def test_a_slide_of_another_content_than_the_prediction_was_made_on_is_warned_of
     assert any(
         "A.svs is not the file that this prediction was made on" in text for text in dock.messages.texts
     )
-
-
-@pytest.fixture
-def bare_window(make_napari_viewer, qtbot):
-    """A window without the FLAG area, and a function that returns the jobs of the one it got."""
-    viewer = make_napari_viewer()
-    yield viewer
-    if (opener := opening._OPENERS.get(id(viewer))) is not None:
-        qtbot.waitUntil(lambda: not opener._jobs.active, timeout=30_000)
-
-
-def in_event_loop(qtbot, act):
-    """Call `act` as a click does: from within the event loop."""
-    done = []
-    QTimer.singleShot(0, lambda: done.append(act()))
-    qtbot.waitUntil(lambda: bool(done), timeout=30_000)
-    return done[0]
-
-
-def test_a_prediction_opened_in_a_window_without_the_area_is_read_in_the_background(
-    bare_window, tmp_path, qtbot, monkeypatch
-):
-    threads, read = [], loading.read_any_prediction
-
-    def watched(*given, **options):
-        threads.append(threading.current_thread())
-        return read(*given, **options)
-
-    monkeypatch.setattr(loading, "read_any_prediction", watched)
-    file = prediction_file(tmp_path / "A.h5ad", "A")
-    assert in_event_loop(qtbot, lambda: bare_window.open(file, plugin="napari-flag")) == []
-    session = Session.of(bare_window)
-    qtbot.waitUntil(lambda: session.adata is not None, timeout=30_000)
-    assert threads
-    assert threading.main_thread() not in threads
-
-
-def test_a_slide_opened_in_a_window_without_the_area_is_there_in_grey_until_it_has_a_pyramid(
-    bare_window, tmp_path, qtbot
-):
-    picture = tissue_picture(4200, 2000, (300, 300, 1800, 1800))
-    file = plain_image(tmp_path / "plain.png", picture, compress_level=1)
-    (layer,) = in_event_loop(qtbot, lambda: bare_window.open(file, plugin="napari-flag"))
-    assert np.asarray(layer.data[0][0:4, 0:4]).min() == opening.slide_layers.PENDING_GREY
-    qtbot.waitUntil(lambda: np.asarray(layer.data[0][900:908, 900:908]).std() > 0, timeout=30_000)
-
-
-def test_a_script_gets_the_layer_of_a_prediction_it_opens(bare_window, tmp_path):
-    (layer,) = bare_window.open(prediction_file(tmp_path / "A.h5ad", "A"), plugin="napari-flag")
-    assert layer.metadata[keys.LAYER_KIND] == "gene"
-    assert id(bare_window) not in opening._OPENERS

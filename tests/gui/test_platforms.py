@@ -12,7 +12,7 @@ from tests.slides import test_spatial_data as stores
 from napari_flag import keys
 from napari_flag.discovery import counts_for, discover
 from napari_flag.gui.compare_dock import CompareDock
-from napari_flag.gui.opening import get_reader
+from napari_flag.gui.reader import get_reader
 from napari_flag.prediction_file import write_prediction
 from napari_flag.progress import finish
 

@@ -15,13 +15,13 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_flag.gui import opening
+from napari_flag.gui import reader
 from napari_flag.gui.controls.forms import dropped_paths
 from napari_flag.gui.controls.gl_context import spare_loaded, spare_no_longer
 from napari_flag.gui.dock import Dock, Docked
 from napari_flag.gui.keeping import CloseQuestion
-from napari_flag.gui.opening import AREA as AREA
 from napari_flag.gui.predict.predict_dock import PredictDock
+from napari_flag.gui.reader import AREA as AREA
 from napari_flag.gui.session import Session
 from napari_flag.gui.settings import PLUGIN
 from napari_flag.gui.side_by_side_dock import open_second_canvas
@@ -106,10 +106,10 @@ class FlagArea(Docked):
         self.setMinimumWidth(375)
         self.setAcceptDrops(True)
         viewer, opener = self.session.viewer, self.predict.opener
-        self._undo = [opening.register(viewer, opener)]
+        self._undo = [reader.register(viewer, opener)]
         if getattr(viewer, "window", None) is not None:
             self._undo += [
-                opening.DropTarget(viewer, opener).remove,
+                reader.DropTarget(viewer, opener).remove,
                 CloseQuestion(viewer, self.session, self.predict.keeper).remove,
             ]
             if not self.session.workspace.slides:  # whose predictions are to be freed some day

@@ -1,7 +1,6 @@
 """Opens what a person drops or chooses: each file goes to the slide it belongs to, in any order."""
 
 import os
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,27 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import shapely
-from qtpy.QtCore import QEvent, QObject, QThread, QTimer, Signal
-from qtpy.QtGui import QDropEvent
+from qtpy.QtCore import QObject, QTimer, Signal
 from qtpy.QtWidgets import QInputDialog, QMessageBox
 
 from napari_flag import discovery, inputs, keys
 from napari_flag.analysis.pathways import bundled
 from napari_flag.analysis.truth import match_names
-from napari_flag.discovery.kinds import PICTURE_ENDINGS
 from napari_flag.errors import UserError
-from napari_flag.files import ending
 from napari_flag.foreign_prediction import UNITS, is_foreign
 from napari_flag.formatting import TYPED, resolution
-from napari_flag.gui.controls.forms import MessageList, dropped_paths
+from napari_flag.gui.controls.forms import MessageList
 from napari_flag.gui.controls.gl_context import spare_loaded
 from napari_flag.gui.jobs import Job, Jobs
 from napari_flag.gui.keeping import regions_of
 from napari_flag.gui.loading import Arrived, KnownSpots, Opened, load
 from napari_flag.gui.session import Session
-from napari_flag.gui.settings import PLUGIN
 from napari_flag.gui.workspace import SlideState
-from napari_flag.layers import ahead, readers, region_shapes, slide_layers
+from napari_flag.layers import ahead, region_shapes, slide_layers
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.prediction_file import (
     spots_of,
@@ -40,7 +35,7 @@ from napari_flag.slide_identity import doubt_about, lies_on, refuse_other_size
 from napari_flag.slides.formats import spatial_data
 from napari_flag.slides.formats.geojson import Annotation
 from napari_flag.slides.formats.spatial_data import Unclear
-from napari_flag.slides.slide import napari_levels, needs_pyramid, open_slide
+from napari_flag.slides.slide import napari_levels
 from napari_flag.slides.spots import SpotTable
 from napari_flag.workspace_file import WorkspaceFile, WorkspaceSlide
 
@@ -53,8 +48,6 @@ if TYPE_CHECKING:
     from napari_flag.slides.slide import Slide
 
 
-AREA: Final = "Predict expression"
-"""The name of the FLAG area in napari's menus: what a person comes for."""
 FROM_PREDICTION: Final = "from the prediction"
 SAME_AREA: Final = 1e-3
 """Outlines that differ by less than this share of their area are one: shapes are kept in napari's numbers."""
@@ -590,142 +583,3 @@ def _file_of(path: Path) -> Path:
     """Return the zarr that an element is in; any other path as it is."""
     found = spatial_data.element_of(path, spatial_data.TABLES, spatial_data.SHAPES)
     return path if found is None else found[0].path
-
-
-# --- ways in from napari ----------------------------------------------------------------------------
-
-
-class DropTarget(QObject):
-    """Takes files dropped on napari's canvas that are ours; all others stay napari's.
-
-    napari asks which reader to use where several could; here the files themselves say.
-
-    Parameters
-    ----------
-    viewer
-        With a window.
-    opener
-        Opens what is ours.
-    """
-
-    def __init__(self, viewer: Any, opener: Opener) -> None:
-        super().__init__(opener)
-        self._opener = opener
-        self._canvas: Any = weakref.ref(viewer.window._qt_viewer)
-        viewer.window._qt_viewer.installEventFilter(self)
-
-    def remove(self) -> None:
-        """Leave all drops to napari again."""
-        canvas = self._canvas()
-        if canvas is not None:
-            canvas.removeEventFilter(self)
-
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        """Take a drop whose files are all ours, or are folders, which are looked into in the background."""
-        if not isinstance(event, QDropEvent) or event.type() != QEvent.Type.Drop:
-            return super().eventFilter(watched, event)
-        paths = dropped_paths(event)
-        if not paths or not all(path.is_dir() or discovery.kind_of(path) for path in paths):
-            return super().eventFilter(watched, event)
-        event.acceptProposedAction()
-        self._opener.open(paths, otherwise=self._leave_to_napari)
-        return True
-
-    def _leave_to_napari(self, path: Path) -> None:
-        self._canvas()._qt_open([str(path)], stack=False)
-
-
-_OPENERS: dict[int, Opener] = {}
-"""Of the viewers whose FLAG area is open, by the id of the viewer."""
-
-
-def register(viewer: Any, opener: Opener) -> Callable[[], None]:
-    """Let napari's File › Open use `opener` too; return what ends that."""
-    _OPENERS[id(viewer)] = opener
-
-    def end() -> None:
-        _OPENERS.pop(id(viewer), None)
-
-    return end
-
-
-def get_reader(path: Any) -> readers.ReaderFunction | None:
-    """Return a reader for what is ours (npe2): slides, predictions, regions, workspaces, SpatialData.
-
-    A plain TIFF or picture that is no slide stays napari's.
-    """
-    if not isinstance(path, str | Path):
-        return None
-    if os.path.isdir(path):
-        return _read_zarr if spatial_data.is_store(Path(path)) else None
-    match discovery.kind_of(Path(path)):
-        case "slide":
-            return _read_slide
-        case "prediction" | "annotated":
-            return _read_prediction
-        case "regions" | "workspace":
-            return _read_in_background
-    return _napari_reader(Path(path))
-
-
-def _napari_reader(path: Path) -> readers.ReaderFunction | None:
-    if ending(path) not in PICTURE_ENDINGS:
-        return None
-    from napari_builtins.io import napari_get_reader  # type: ignore[import-untyped]
-
-    reader: readers.ReaderFunction = napari_get_reader(str(path))
-    return reader
-
-
-def _opener() -> Opener | None:
-    """Return what opens files in the background; a window that has none gets the FLAG area for it.
-
-    None where nobody looks at a window, or a script waits for the layers: its event loop does not run then.
-    """
-    import napari
-
-    viewer: Any = napari.current_viewer()
-    viewer = getattr(viewer, "__wrapped__", viewer)
-    if viewer is None:
-        return None
-    thread = QThread.currentThread()
-    if id(viewer) not in _OPENERS and thread is not None and thread.loopLevel() > 0:
-        viewer.window.add_plugin_dock_widget(PLUGIN, AREA)
-    return _OPENERS.get(id(viewer))
-
-
-def _read_in_background(path: Any) -> list[Any]:
-    opener = _opener()
-    if opener is None:
-        from napari.utils.notifications import show_info
-
-        show_info(f"Open {AREA} (Plugins menu) first, then {Path(path).name} again.")
-    else:
-        opener.open([Path(path)])
-    return readers.NOTHING
-
-
-def _read_prediction(path: Any) -> list[Any]:
-    return readers.read_prediction_layers(path) if _opener() is None else _read_in_background(path)
-
-
-def _read_zarr(path: Any) -> list[Any]:
-    """Open a SpatialData zarr; in a script, its image, or else its prediction."""
-    if _opener() is not None:
-        return _read_in_background(path)
-    store = spatial_data.Store(Path(path))
-    return readers.read_slide(path) if store.images else readers.read_prediction_layers(path)
-
-
-def _read_slide(path: Any) -> list[Any]:
-    """Open a slide; one that needs a pyramid first is shown in grey while that is built."""
-    opener = _opener()
-    if opener is None:
-        return readers.read_slide(path)
-    try:
-        slide = open_slide(Path(path))
-    except UserError as error:
-        return readers.show_error(error)
-    if not needs_pyramid(slide):
-        return [slide_layers.slide_layer(slide)]
-    return [slide_layers.placeholder_layer(slide)]
