@@ -12,7 +12,7 @@ With ``--train-without B4`` every method is trained a second time without B4, wi
 tables let each stand with its better training set.
 The tile encoder of a fold is shared, and floors are solved in closed form; neither counts.  A point of the
 grid (section, method, seed, training set) is one process and one JSON file of ``evaluate``'s form in
-RUN/equal_budgets; what is there is not computed again.  Predictions of the first seed stay there too, for
+RUN/equal_budgets; what is there is not computed again.  Predictions stay there too, in a folder per seed, for
 ``benchmarks/domains.py``.
 """
 
@@ -157,12 +157,20 @@ def folder_of(args: argparse.Namespace) -> Path:
     return folder
 
 
+def predictions_of(args: argparse.Namespace, seed: int, removed: tuple[str, ...] = ()) -> Path:
+    """Return the folder with the predictions of a seed, of what was trained without `removed`."""
+    return folder_of(args) / "predictions" / f"seed_{seed}{_without(removed)}"
+
+
 def file_of(
     args: argparse.Namespace, section: str, method: str, seed: int, removed: tuple[str, ...] = ()
 ) -> Path:
     """Return the file of a point."""
-    without = f"_without_{'_'.join(removed)}" if removed else ""
-    return place_in(folder_of(args), f"{section}_{Path(method).stem}_{seed}{without}", ".json")
+    return place_in(folder_of(args), f"{section}_{Path(method).stem}_{seed}{_without(removed)}", ".json")
+
+
+def _without(removed: tuple[str, ...]) -> str:
+    return f"_without_{'_'.join(removed)}" if removed else ""
 
 
 def paid_before(
@@ -201,7 +209,7 @@ def measure(
         kind = "floor" if name in LEARNED_FLOORS else "published"
         paid = paid or within(given, rest, args.budget * TERA)
         plan = replace(plan, methods={name: (kind, trained_for(given, paid))})
-    kept = folder_of(args) / "predictions" if seed == args.seeds[0] else None
+    kept = predictions_of(args, seed, removed)
     started = time.process_time()
     outcome = watch(score_fold(cohort, config, args.run, plan, fold, kept))
     if method != FLAG:  # with which controls and landmarks of a section stand, once

@@ -162,9 +162,12 @@ def test_points_that_are_there_are_not_computed_again_and_all_stand_in_one_table
     assert {record["seed"] for record in found["records"]} == {1}
     first = json.loads(bench.file_of(args, "C4", args.methods[0], 0).read_text("utf-8"))
     assert found["steps"] == first["steps"]
-    kept = bench.folder_of(args) / "predictions"
-    assert sorted(path.name for path in kept.iterdir()) == ["C4_BLEEP.h5ad", "C4_ridge.h5ad"]
-    assert read_prediction(kept / "C4_BLEEP.h5ad").n_vars == 5
+    for seed, names in ((0, ["C4_BLEEP.h5ad", "C4_ridge.h5ad"]), (1, ["C4_BLEEP.h5ad"])):
+        kept = bench.predictions_of(args, seed)
+        assert sorted(path.name for path in kept.iterdir()) == names
+        made = read_prediction(kept / "C4_BLEEP.h5ad")
+        assert made.n_vars == 5
+        assert made.uns[keys.PROVENANCE][keys.SEED] == seed
     capsys.readouterr()
     assert bench.main(typed) == 0, "a point computed anew would miss the images"
     page = capsys.readouterr().out
@@ -202,7 +205,7 @@ def test_an_ablation_is_a_method_that_stands_in_the_table_under_its_own_name(
     assert {record["run"] for record in results["records"]} == {"without_graph"}
     assert {record["kind"] for record in results["records"]} == {"FLAG", "rival"}
     assert results["steps"]["score_steps"] == pytest.approx(2 * results["steps"]["branch_steps"], abs=1)
-    (kept,) = (bench.folder_of(args) / "predictions").iterdir()
+    (kept,) = bench.predictions_of(args, 0).iterdir()
     assert kept.name == "C4_FLAG without graph.h5ad"
     assert read_prediction(kept).uns[keys.PROVENANCE][keys.METHOD] == "FLAG without graph"
 
