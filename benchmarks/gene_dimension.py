@@ -51,7 +51,13 @@ from flag_training.methods.graph_diffusion import (
 from flag_training.methods.learning import Descent
 from flag_training.methods.method import FloatArray
 from flag_training.methods.tissue_windows import TrainingWindows, batches, padded
-from flag_training.methods.window_losses import Centre, NoisyWindows, held_out_loss, spot_correlation
+from flag_training.methods.window_losses import (
+    Centre,
+    NoisyWindows,
+    correlations_of,
+    held_out_loss,
+    spot_correlation,
+)
 from flag_training.methods.window_training import cut, train, untrained, windows_of
 from flag_training.scoring import score
 from flag_training.simulated import CohortModel
@@ -350,16 +356,8 @@ def scores_of(x: FloatArray, drawn: FloatArray | None, slide: TrainingSlide, gen
 
 
 def spread_of(windows: Sequence[TrainingWindows], centre: Centre) -> dict[str, float]:
-    """Return mean and standard deviation of the correlations of spots of one window.
-
-    A spot without counts has none (`spot_correlation` gives it 0), and is left out.
-    """
-    found = []
-    for each in windows:
-        counted = (each.expression > 0).any(2)
-        pairs = each.pairs & counted[:, :, None] & counted[:, None]
-        found.append(spot_correlation(each.expression.double(), each.present, centre)[pairs])
-    every = torch.cat(found)
+    """Return mean and standard deviation of the correlations of spots of one window."""
+    every = correlations_of(windows, centre)
     return {"mean": float(every.mean()), "sd": float(every.std())}
 
 

@@ -49,8 +49,45 @@ def test_networks_are_scaled_by_the_training_spots(cohort):
     seen = network.standard(torch.from_numpy(features))
     np.testing.assert_allclose(seen.mean(0), 0, atol=1e-4)
     found = [each.expression for each in windows_of(small("joint"), network, cohort)]
-    assert 0 < network.edges.spread.item() < 1
     assert sum(int(each.shape[0]) for each in found) == 4 * len(cohort.slides)  # 2 × 2 windows a slide
+
+
+@pytest.mark.parametrize("centre", ["mean", "sum"])
+def test_edges_are_scaled_by_the_pairs_that_have_a_correlation(cohort, centre):
+    """One 0 among edges that are all near 1, as published, would be their whole spread."""
+    slides = [replace(slide, expression=slide.expression.copy()) for slide in cohort.slides]
+    slides[0].expression[3] = 0
+    few = replace(cohort, slides=tuple(slides))
+    form = small("joint", centre=centre)
+    network = untrained(form, few, 0)
+    windows = windows_of(form, network, few)
+    pairs = [
+        (window[i], window[j])
+        for each in windows
+        for window, here in zip(each.expression.double().numpy(), each.present, strict=True)
+        for i in range(int(here.sum()))
+        for j in range(int(here.sum()))
+        if i != j and window[i].any() and window[j].any()
+    ]
+    assert len(pairs) < sum(int(each.pairs.sum()) for each in windows)
+
+    def correlation(x, y):
+        a, b = (v - (v.sum() if centre == "sum" else v.mean()) for v in (x, y))
+        return a @ b / np.sqrt((a @ a) * (b @ b))
+
+    exact = np.array([correlation(x, y) for x, y in pairs])
+    assert network.edges.mean.item() == pytest.approx(exact.mean(), rel=1e-4)
+    assert network.edges.spread.item() == pytest.approx(exact.std(ddof=1), rel=1e-4)
+
+
+def test_a_spot_without_counts_teaches_the_edges_nothing(cohort):
+    form = small("joint")
+    network = untrained(form, cohort, 0)
+    (windows, *_) = windows_of(form, network, cohort)
+    windows.expression[:, 2] = 0
+    assert windows.correlated.sum() < windows.pairs.sum()
+    assert not windows.correlated[:, 2].any()
+    assert not windows.correlated[:, :, 2].any()
 
 
 def test_flag_is_aligned_to_the_vectors_of_a_table(cohort, tmp_path):

@@ -36,6 +36,12 @@ class TrainingWindows(Windows):
     expression: Tensor
     rows: Tensor
 
+    @property
+    def correlated(self) -> Tensor:
+        """(b, n, n) bool: pairs of two different spots with counts; a spot without has no correlation."""
+        counted = (self.expression > 0).any(2)
+        return self.pairs & counted[:, :, None] & counted[:, None]
+
 
 def geometric() -> Any:
     """Return the package ``torch_geometric``, with ``data``, ``loader`` and ``utils`` loaded.

@@ -53,6 +53,12 @@ def spot_correlation(x: Tensor, present: Tensor, centre: Centre = "mean") -> Ten
     return ((found + found.transpose(1, 2)) / 2).masked_fill(diagonal, 0)
 
 
+def correlations_of(windows: Sequence[TrainingWindows], centre: Centre) -> Tensor:
+    """Return the float64 correlations of all pairs of spots of one window that have one, in a row."""
+    found = [spot_correlation(w.expression.double(), w.present, centre)[w.correlated] for w in windows]
+    return torch.cat([torch.zeros(0, dtype=torch.float64), *found])
+
+
 def score_matching(
     score: Tensor, clean: Tensor, noisy: Tensor, sigma: Tensor, counted: Tensor, weight: Tensor | None = None
 ) -> Tensor:
@@ -258,7 +264,7 @@ class JointObjective(Objective[NoisyWindows]):
         score, edge_score = network.scores((noisy, noisy_edges), batch.t, windows)
         node = batch.spot_loss(network, score)
         of_edges = network.edges.weight(sigma)
-        edge = score_matching(edge_score, clean, noisy_edges, sigma, windows.pairs, of_edges)
+        edge = score_matching(edge_score, clean, noisy_edges, sigma, windows.correlated, of_edges)
         variance = sigma.square()[:, None, None]
         both = consistency(
             noisy_edges + variance * edge_score, noisy + variance * score, windows, self._centre
