@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from safetensors import safe_open
 from tools.check_distributions import NEEDED, PICTURES, find_fault_of_sdist, find_fault_of_wheel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,7 +34,25 @@ def test_a_wheel_that_lacks_weights_manifest_or_is_too_large_is_refused():
     assert find_fault_of_wheel(whole, ["a.safetensors"], 1) is None
     assert "b.safetensors" in find_fault_of_wheel(whole, ["b.safetensors"], 1)
     assert "napari.yaml" in find_fault_of_wheel(whole - {"napari_flag/napari.yaml"}, [], 1)
-    assert "41 MB" in find_fault_of_wheel(whole, [], 41)
+    assert "41 MB" in find_fault_of_wheel(whole, ["a.safetensors"], 41)
+    assert "a.safetensors, which SHA256SUMS does not list" in find_fault_of_wheel(whole, [], 1)
+
+
+def test_no_weights_are_kept_here_but_those_listed_and_they_hold_nobodys_expression():
+    """Weights of BLEEP and kNN hold the counts they were fitted to, in tensors called bank."""
+    asked = subprocess.run(
+        ["git", "ls-files", "*.safetensors"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if asked.returncode:
+        pytest.skip("this is no clone, so git does not say what is kept")
+    kept = [ROOT / line for line in asked.stdout.splitlines()]
+    sums = (ROOT / "src/napari_flag/weights/SHA256SUMS").read_text("utf-8").split()
+    assert [path.name for path in kept] == sums[1::2]
+    for path in kept:
+        with safe_open(path, "numpy") as held:
+            names = list(held.keys())
+        assert names
+        assert not [name for name in names if "bank" in name]
 
 
 def test_an_sdist_with_links_or_pictures_is_refused():

@@ -49,7 +49,13 @@ def find_fault_of_wheel(names: set[str], weights: Sequence[str], size_mb: float)
     missing = sorted({*NEEDED, *(f"napari_flag/weights/{name}" for name in weights)} - names)
     if missing:
         return f"The wheel lacks {', '.join(missing)}."
+    if others := sorted(name for name in names if _is_unlisted(name, weights)):
+        return f"The wheel holds {', '.join(others)}, which SHA256SUMS does not list."
     return f"The wheel is {size_mb:.0f} MB, more than {LIMIT_MB} MB." if size_mb > LIMIT_MB else None
+
+
+def _is_unlisted(name: str, weights: Sequence[str]) -> bool:
+    return name.endswith(".safetensors") and name.removeprefix("napari_flag/weights/") not in weights
 
 
 def find_fault_of_sdist(members: Sequence[tarfile.TarInfo]) -> str | None:
@@ -96,7 +102,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--into", type=Path, help="keep wheel and sdist in this empty folder")
     kept = parser.parse_args().into
-    weights = [p.name for p in (ROOT / "src" / "napari_flag" / "weights").glob("*.safetensors")]
+    listed = (ROOT / "src" / "napari_flag" / "weights" / "SHA256SUMS").read_text("utf-8")
+    weights = listed.split()[1::2]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         wheel, sdist = build(kept or folder / "dist")

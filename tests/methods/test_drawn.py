@@ -1,5 +1,6 @@
 """Draws of other methods: the same however they are asked for, and exact where the answer is known."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from napari_flag.methods.drawn import DrawingNetwork, DrawingPredictor, DrawnSlide, normal
 from napari_flag.methods.published import Published
 from napari_flag.methods.stem import NOISE_STEPS, Stem, StemSizes, kept_shares
-from napari_flag.methods.stflow import LN2, StFlow, StFlowSizes
+from napari_flag.methods.stflow import LN2, StFlow, StFlowSizes, starting_noise
 from napari_flag.methods.windowed import WindowSizes
 from napari_flag.model.graph import Places, build_graph
 from napari_flag.model.published import SIGMA_MAX, sigma_at
@@ -135,20 +136,30 @@ def test_stem_samples_a_normal_distribution_exactly_when_its_noise_is_known():
     assert float(drawn.std()) == pytest.approx(2 * 0.5, rel=0.05)
 
 
-class KnownStFlow(StFlow):
-    """STFlow whose network knows the end of every flow."""
+class HalfwayStFlow(StFlow):
+    """STFlow whose network says that every flow ends at half of where it is."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.times = []
 
     def forward(self, x, time, features, edges):
-        return features[:, :3].abs() * LN2
+        self.times.append(time)
+        return x / 2
 
 
-@pytest.mark.parametrize("steps", [1, 5])
-def test_stflow_ends_where_its_network_says_whatever_the_noise_and_the_steps(steps):
-    network = KnownStFlow(StFlowSizes(WIDTH, len(GENES), 8, 2, 1, 0.0, 4, steps, 2))
-    slide = encode(network)
-    moments = expect(slide)
-    np.testing.assert_allclose(moments.mean, slide.seen[0][:, :3].abs().numpy(), atol=1e-5)
-    assert moments.sd.max() == 0
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_stflow_follows_its_flow_by_eulers_method(steps):
+    """Of dx/dt = (x/2 − x) / (1 − t), m steps from the end a step multiplies by 1 − 1 / (2m)."""
+    network = HalfwayStFlow(StFlowSizes(WIDTH, len(GENES), 8, 2, 1, 0.0, 4, steps, 2))
+    slide, uniform = encode(network), np.random.default_rng(0)
+    numbers = {what: uniform.random((N, len(GENES))) for what in ("count", "empty")}
+    start = starting_noise(*(torch.from_numpy(numbers[what]).float() for what in ("count", "empty")))
+    drawn = finish(network.sample(slide.seen, ROWS, lambda what, width=None: numbers[what]))
+    left = math.prod(1 - 1 / (2 * m) for m in range(1, steps + 1))
+    assert start.abs().max() > 0
+    torch.testing.assert_close(drawn, start * left / LN2, rtol=1e-5, atol=1e-6)
+    assert network.times == pytest.approx([step / steps for step in range(steps)])
 
 
 SMALL = {"width": 8, "graph_blocks": 1, "head_width": 4, "gene_hidden": 8, "tokens": 8, "heads": 2}
