@@ -167,6 +167,11 @@ def one_per_patient(model: CohortModel, slides: int, first: int) -> Cohort:
 
 def read_parts(args: argparse.Namespace, genes: int, seed: int) -> Parts:
     """Return the slides with the first `genes` genes of the panel; simulated ones are drawn from `seed`."""
+    if args.simulated > FIRST_VALIDATED:
+        raise UserError(
+            f"{args.simulated} slides cannot be trained on, since those from number {FIRST_VALIDATED} on are "
+            f"validated on or scored; give --simulated {FIRST_VALIDATED} at most."
+        )
     if args.simulated:
         model = CohortModel(generated_genes(genes), seed=seed, spots=args.spots)
         return Parts(
@@ -193,10 +198,12 @@ def read_parts(args: argparse.Namespace, genes: int, seed: int) -> Parts:
 def panel_of(args: argparse.Namespace, config: RunConfig, train_on: Sequence[str], genes: int) -> Path:
     """Return the file of the first `genes` genes of a panel that was chosen on the sections `train_on`.
 
-    The panel is chosen once per run, of the most genes that are asked for, highest mean first, so that each
-    size holds the smaller ones.
+    The panel is chosen once per run and training set, of the most genes that are asked for, highest mean
+    first, so that each size holds the smaller ones.  Genes that a section to be scored does not list are left
+    out.
     """
-    whole, part = args.run.absolute() / "panel.txt", args.run.absolute() / f"panel_{genes}.txt"
+    chosen_on = f"panel_{'_'.join(train_on)}"
+    whole, part = (args.run.absolute() / f"{chosen_on}{size}.txt" for size in ("", f"_{genes}"))
     if not whole.exists():
         counts = {
             entry.name: read_measured(args.data / (entry.counts or entry.spots)) for entry in config.slides
@@ -480,10 +487,14 @@ def draw_mechanism(results: Sequence[dict[str, Any]]) -> Figure:
     spread, middle, steep, loss, whole, summed, gain, after = figure.subplots(2, 4).ravel()
     _panel(spread, sizes, "Spread of spot–spot correlations", "standard deviation").set_yscale("log")
     _panel(middle, sizes, "What they are on average", "1 − mean").set_yscale("log")
+    seen = {(each["genes"], each["seed"]): each["correlations"] for each in results}  # alike for all methods
     for colour, name in zip(COLOURS, ("Pearson", "published"), strict=False):
-        known = [next(each for each in results if each["genes"] == size)["correlations"] for size in sizes]
-        spread.plot(sizes, [each[name]["sd"] for each in known], "o-", color=colour, label=name)
-        middle.plot(sizes, [1 - each[name]["mean"] for each in known], "o-", color=colour, label=name)
+        sd, mean = (
+            [np.mean([of[name][what] for (genes, _), of in seen.items() if genes == size]) for size in sizes]
+            for what in ("sd", "mean")
+        )
+        spread.plot(sizes, sd, "o-", color=colour, label=name)
+        middle.plot(sizes, [1 - each for each in mean], "o-", color=colour, label=name)
     _panel(steep, sizes, "Steepness of the edges' score", "change per change of edges").set_yscale("log")
     joint = [each for each in results if each["method"] == "joint"]
     for colour, when in zip(COLOURS, SHOWN_TIMES, strict=False):

@@ -6,11 +6,14 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from tests.fakes import counts_for, fake_prediction
 
+from flag_training.config import SlideEntry
 from napari_flag.errors import UserError
 
 pytest.importorskip("torch_geometric")
@@ -111,6 +114,29 @@ def test_slides_that_are_scored_are_of_a_patient_each(bench):
     words = [word if word != "1" else "3" for word in TINY[:4]]
     parts = bench.read_parts(bench.parse(["--run", "unused", *words]), 6, 0)
     assert len({slide.entry.patient for slide in parts.test.slides}) == 3
+
+
+def test_no_slide_is_trained_on_and_scored(bench, tmp_path):
+    args = bench.parse(["--run", str(tmp_path), "--simulated", "501", "--genes", "6"])
+    with pytest.raises(UserError, match="give --simulated 500 at most"):
+        bench.read_parts(args, 6, 0)
+
+
+def test_a_panel_is_of_the_sections_it_was_chosen_on(bench, tmp_path, monkeypatch):
+    """A run that was stopped and repeated with another section to score chooses its panel anew."""
+    one = counts_for(fake_prediction(30, n_genes=900))
+    tables = {name: one.copy() for name in "ABC"}
+    deeper = np.random.default_rng(0).integers(1, 50, one.n_vars)
+    tables["C"].X = tables["C"].X.multiply(deeper).tocsr()
+    monkeypatch.setattr(bench, "read_measured", lambda path: tables[path.name])
+    entries = tuple(SlideEntry(name, name, f"{name}.jpg", name) for name in "ABC")
+    args = bench.parse(["--run", str(tmp_path), "--data", str(tmp_path), "--genes", "50"])
+    config = SimpleNamespace(slides=entries)
+    chosen = {
+        rest: bench.panel_of(args, config, list(rest), 50).read_text("utf-8").split() for rest in ("AB", "BC")
+    }
+    assert [len(genes) for genes in chosen.values()] == [50, 50]
+    assert chosen["AB"] != chosen["BC"]
 
 
 def test_an_empty_run_has_nothing_to_draw(bench, tmp_path, capsys):
