@@ -124,19 +124,21 @@ def test_no_slide_is_trained_on_and_scored(bench, tmp_path):
 
 def test_a_panel_is_of_the_sections_it_was_chosen_on(bench, tmp_path, monkeypatch):
     """A run that was stopped and repeated with another section to score chooses its panel anew."""
-    one = counts_for(fake_prediction(30, n_genes=900))
-    tables = {name: one.copy() for name in "ABC"}
-    deeper = np.random.default_rng(0).integers(1, 50, one.n_vars)
-    tables["C"].X = tables["C"].X.multiply(deeper).tocsr()
-    monkeypatch.setattr(bench, "read_measured", lambda path: tables[path.name])
-    entries = tuple(SlideEntry(name, name, f"{name}.jpg", name) for name in "ABC")
-    args = bench.parse(["--run", str(tmp_path), "--data", str(tmp_path), "--genes", "50"])
-    config = SimpleNamespace(slides=entries)
-    chosen = {
-        rest: bench.panel_of(args, config, list(rest), 50).read_text("utf-8").split() for rest in ("AB", "BC")
-    }
-    assert [len(genes) for genes in chosen.values()] == [50, 50]
-    assert chosen["AB"] != chosen["BC"]
+    one = counts_for(fake_prediction(30, n_genes=6))
+    chosen_on = []
+
+    def select(counts, rule, common):
+        chosen_on.append("".join(counts))
+        return tuple(f"{''.join(counts)}{k}" for k in range(rule.genes))
+
+    monkeypatch.setattr(bench, "read_measured", lambda path: one)
+    monkeypatch.setattr(bench, "select_panel", select)
+    config = SimpleNamespace(slides=tuple(SlideEntry(name, name, f"{name}.jpg", name) for name in "ABC"))
+    args = SimpleNamespace(run=tmp_path, data=tmp_path, genes=[50])
+    for rest in ("AB", "BC", "AB"):
+        genes = bench.panel_of(args, config, list(rest), 50).read_text("utf-8").split()
+        assert genes == [f"{rest}{k}" for k in range(50)]
+    assert chosen_on == ["AB", "BC"]
 
 
 def test_an_empty_run_has_nothing_to_draw(bench, tmp_path, capsys):
