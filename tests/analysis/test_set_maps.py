@@ -5,6 +5,7 @@ import pytest
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
+from napari_flag.analysis.pathways import bundled
 from napari_flag.analysis.set_maps import find_set, first_set, map_set, named_apart, regions_of_domains
 from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.errors import UserError
@@ -82,7 +83,22 @@ def test_the_first_set_with_two_genes_here_is_shown_where_none_was_chosen(adata)
     sets = {"none": ("A", "B"), "one": ("A", names[0]), "two": (names[0], names[1])}
     assert first_set(sets, adata) == ("two", (names[0], names[1]))
     assert first_set({"none": ("A", "B")}, adata)[0] == "none"
+
+
+def test_a_set_is_found_by_its_letters_and_by_its_very_name_first():
     assert find_set({"Mine": ("A",)}, "mine") == ("Mine", ("A",))
+    assert find_set({"MY_SET": ("A",), "my set": ("B",)}, "my set") == ("my set", ("B",))
+    with pytest.raises(UserError, match="no gene set"):
+        find_set({"Mine": ("A",)}, "…")
+
+
+def test_the_bundled_set_of_early_estrogen_response_is_mapped_under_the_name_the_field_knows(adata, halves):
+    name, genes = find_set(bundled(), "Estrogen Response Early")
+    assert name == "Estrogen response, early"
+    adata.var_names = [*genes[:6], *adata.var_names[6:]]
+    found = finish(map_set(adata, name, genes, halves))
+    assert np.isfinite(found.values[PREDICTED]).all()
+    assert set(genes[:6]) <= set(found.table().gene) <= set(genes)
 
 
 def test_regions_of_one_name_get_a_number_and_domains_have_theirs():

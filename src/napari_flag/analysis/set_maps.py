@@ -131,20 +131,27 @@ def first_set(sets: Mapping[str, Sequence[str]], adata: "AnnData") -> tuple[str,
 
 
 def find_set(sets: Mapping[str, Sequence[str]], name: str) -> tuple[str, tuple[str, ...]]:
-    """Return the set called `name`, in whatever case: its name as it is written, and its genes.
+    """Return the set called `name`: its name as it is written, and its genes.
+
+    Letters and digits count, in whatever case; a set that has the very name comes first.
 
     Raises
     ------
     UserError
         When there is none.
     """
-    for known, members in sets.items():
-        if known.casefold() == name.casefold():
-            return known, tuple(members)
+    for alike in (str, _letters):
+        for known, members in sets.items():
+            if alike(known) == alike(name):
+                return known, tuple(members)
     raise UserError(
         f"There is no gene set {name} among the {whole(len(sets))} at hand ({', '.join(list(sets)[:NAMED])} "
         "…); give a name as it stands in the file."
     )
+
+
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum()) or name
 
 
 def named_apart(regions: Iterable[tuple[str, BoolArray]]) -> dict[str, BoolArray]:
