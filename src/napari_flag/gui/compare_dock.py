@@ -23,7 +23,7 @@ from napari_flag.gui.controls.tables import Column, NumberView, score_column
 from napari_flag.gui.dock import NOTHING_YET, Dock, single_shot
 from napari_flag.gui.export_menu import ask_keep_names
 from napari_flag.gui.session import NO_PREDICTION
-from napari_flag.gui.workspace import Result
+from napari_flag.gui.slide_state import Result
 from napari_flag.layers.ahead import attaching
 from napari_flag.prediction_file import output_name
 from napari_flag.slide_identity import without_personal_names

@@ -21,7 +21,7 @@ from napari_flag.gui.dock import run_all, single_shot
 from napari_flag.gui.jobs import Job, Jobs
 from napari_flag.gui.loading import Arrived
 from napari_flag.gui.session import Session
-from napari_flag.gui.workspace import Result, SlideState
+from napari_flag.gui.slide_state import Result, SlideState
 from napari_flag.layers import region_shapes
 from napari_flag.prediction_file import (
     write_prediction,

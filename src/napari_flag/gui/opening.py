@@ -23,7 +23,7 @@ from napari_flag.gui.jobs import Job, Jobs
 from napari_flag.gui.keeping import regions_of
 from napari_flag.gui.loading import Arrived, KnownSpots, Opened, load
 from napari_flag.gui.session import Session
-from napari_flag.gui.workspace import SlideState
+from napari_flag.gui.slide_state import SlideState
 from napari_flag.layers import ahead, region_shapes, slide_layers
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.prediction_file import (
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
     from napari_flag.analysis.truth import MeasuredLayer
-    from napari_flag.gui.workspace import Result
+    from napari_flag.gui.slide_state import Result
     from napari_flag.slides.slide import Slide
 
 

@@ -19,7 +19,8 @@ from napari_flag.errors import UserError
 from napari_flag.gui.controls.gl_context import keep_context_of, later_in
 from napari_flag.gui.settings import read_preferences
 from napari_flag.gui.shortcuts import SHOW_QUANTITY, STEP
-from napari_flag.gui.workspace import Result, SlideState, Workspace
+from napari_flag.gui.slide_state import Result, SlideState
+from napari_flag.gui.workspace import Workspace
 from napari_flag.layers.frame import Frame
 from napari_flag.layers.gene_map import COLORMAPS, DEFAULT_COLORMAP, LAYER_SLOT, GeneMap, Hover
 from napari_flag.layers.gene_values import Quantity

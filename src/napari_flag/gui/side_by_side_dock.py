@@ -19,7 +19,7 @@ from napari_flag.gui.controls.forms import Choice, plain_label
 from napari_flag.gui.controls.linked_canvas import LinkedCanvas
 from napari_flag.gui.dock import NOTHING_YET, Dock, in_turn, single_shot
 from napari_flag.gui.session import Session
-from napari_flag.gui.workspace import Result, SlideState
+from napari_flag.gui.slide_state import Result, SlideState
 from napari_flag.layers.gene_map import Hover
 from napari_flag.layers.gene_values import GeneValues, Quantity, sources_of
 from napari_flag.layers.local_map import LocalMap

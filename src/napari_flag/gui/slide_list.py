@@ -27,7 +27,7 @@ from napari_flag.gui.controls.file_filters import ALL_FILES, OPENED_FILES, WORKS
 from napari_flag.gui.controls.forms import Choice, ask_open, ask_save, plain_label
 from napari_flag.gui.keeping import regions_of
 from napari_flag.gui.session import Session
-from napari_flag.gui.workspace import Result, SlideState
+from napari_flag.gui.slide_state import Result, SlideState
 
 if TYPE_CHECKING:
     from napari_flag.gui.predict.predict_dock import PredictDock

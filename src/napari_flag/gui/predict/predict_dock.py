@@ -30,7 +30,7 @@ from napari_flag.gui.predict.section import Section
 from napari_flag.gui.predict.steps import NONE as WHOLE_TISSUE
 from napari_flag.gui.predict.steps import RegionStep, SlideStep, SpotsStep
 from napari_flag.gui.settings import read_preferences
-from napari_flag.gui.workspace import SlideState
+from napari_flag.gui.slide_state import SlideState
 from napari_flag.inputs import grid_of
 from napari_flag.layers import slide_layers
 from napari_flag.model import checkpoint as weights_files

@@ -15,7 +15,7 @@ from napari_flag.gui.dock import single_shot
 from napari_flag.gui.jobs import Job, Jobs, ProgressStrip
 from napari_flag.gui.session import Session
 from napari_flag.gui.settings import Preferences
-from napari_flag.gui.workspace import SlideState
+from napari_flag.gui.slide_state import SlideState
 from napari_flag.keys import DEFAULT_QUALITY, STEPS_OF
 from napari_flag.layers import ahead, slide_layers
 from napari_flag.progress import Step, Steps, Timings

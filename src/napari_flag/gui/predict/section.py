@@ -16,7 +16,7 @@ from napari_flag.gui.controls.gl_context import later_in
 from napari_flag.gui.jobs import Jobs
 from napari_flag.gui.predict.steps import SlideStep, SpotsStep, looked_at
 from napari_flag.gui.session import Session
-from napari_flag.gui.workspace import Result, SlideState
+from napari_flag.gui.slide_state import Result, SlideState
 from napari_flag.layers import ahead, slide_layers
 from napari_flag.layers.gene_values import sources_of
 from napari_flag.progress import Step, Steps, one_step

@@ -23,7 +23,7 @@ from napari_flag.gui.controls.plots import ask_figure_path
 from napari_flag.gui.dock import NOTHING_YET, Dock, ViewerWatch, single_shot
 from napari_flag.gui.regions.choices import DomainChoice, LabelReader, RegionList
 from napari_flag.gui.regions.results import NO_SET, RegionResults
-from napari_flag.gui.workspace import SlideState
+from napari_flag.gui.slide_state import SlideState
 from napari_flag.layers import region_shapes
 from napari_flag.layers.local_map import MapKind
 from napari_flag.layers.overlays import Paint
