@@ -156,3 +156,10 @@ def test_records_say_micrometres_and_lists_in_words():
     )
     assert entry(np.array([0.5, 2.0])) == "0.5, 2"
     assert entry(math.nan) == "–"
+
+
+def test_hashes_in_a_list_are_shown_by_their_first_digits_and_one_alone_is_whole():
+    one, other = "0123456789ab" + "c" * 52, "f" * 64
+    assert entry([one, other]) == "0123456789ab…, ffffffffffff…"
+    assert entry(one) == one
+    assert entry(["f" * 63, other[:12]]) == "f" * 63 + ", " + "f" * 12

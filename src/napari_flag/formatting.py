@@ -25,6 +25,7 @@ TYPED: Final = 4
 """Decimals of µm/px that a person types, or is asked to type; of all µm/px in one sentence with them."""
 MINUS: Final = "−"
 _MICROMETRES: Final = re.compile(r"\bum\b")
+_HASH: Final = re.compile(r"^([0-9a-f]{12})[0-9a-f]{52}$")
 MEGABYTE: Final = 10**6
 
 
@@ -143,12 +144,15 @@ def entry_name(key: str) -> str:
 
 
 def entry(value: object) -> str:
-    """Return what a record of settings holds, numbers as they are typed, lists with commas."""
+    """Return what a record of settings holds, numbers as they are typed, lists with commas.
+
+    Of hashes in a list the first twelve digits stand for each; the file keeps them whole.
+    """
     listed = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(listed, Mapping):
         return ", ".join(f"{entry_name(str(key))} {entry(inner)}" for key, inner in listed.items())
     if isinstance(listed, list | tuple):
-        return ", ".join(map(entry, listed)) or "none"
+        return ", ".join(_HASH.sub(r"\1…", entry(each)) for each in listed) or "none"
     if listed is None:
         return "none"
     if isinstance(listed, float) and math.isnan(listed):
