@@ -66,6 +66,7 @@ def test_a_split_is_scored_at_once_where_no_section_is_named():
         (("--test", "C2", "--methods", "magic"), "no method called magic"),
         (("--test", "C2", "--reseed", "STFlow"), "cannot be reseeded"),
         ((), "nothing to score"),
+        (("--test", "C2", "--once"), "--once trains without the sections of --train-without only"),
     ],
 )
 def test_what_there_is_not_is_said(words, said):

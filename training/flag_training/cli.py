@@ -509,6 +509,10 @@ def plan_of(arguments: argparse.Namespace, seed: int, part: tuple[str, ...] = ()
             f"{', '.join(absent)} is not among the methods scored, so it cannot be reseeded; name it with "
             "--methods or --baselines too, or leave it out of --reseed."
         )
+    if arguments.once and not arguments.train_without:
+        raise UserError(
+            "--once trains without the sections of --train-without only; name them there, or leave it out."
+        )
     if not arguments.test and not part:
         raise UserError(
             "There is nothing to score: name sections with --test; this run has no split of a store."
