@@ -264,3 +264,16 @@ def test_every_command_that_writes_is_killed_by_make_kills_or_excepted_with_a_re
     }
     assert write == {*kills.COMMANDS, *kills.EXCEPTIONS}
     assert not {*kills.COMMANDS} & {*kills.EXCEPTIONS}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["predict", "--genes", "ERBB2", "slide.svs"], "--genes takes every word that follows it"),
+        (["fit", "--leave-out", "A", "folder", "--out", "w.safetensors"], "--leave-out takes every word"),
+        (["predict", "--seed", "1"], "SLIDE --manifest is required\n"),
+    ],
+)
+def test_a_file_that_an_option_has_taken_is_asked_for_before_it(words, said, capsys):
+    assert main(words) == 2
+    assert said in capsys.readouterr().err

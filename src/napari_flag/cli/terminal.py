@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO, TypeAlias, TypeVar
 
 from napari_flag.errors import UserError
 from napari_flag.files import ending, make_folder, of_drive
@@ -189,12 +189,25 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Parse `args`; what is not known among them is an error here, so that none is left."""
+        self._typed = list(args or ())
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             known = get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, 1)
             meant = f" (did you mean {known[0]}?)" if known else ""
             self.error(f"{shlex.join(unknown)} is not known here{meant}; `{self.prog} --help` lists what is")
         return found, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and `message`, and end; say so where an option has taken the word that is missing."""
+        greedy = [
+            option
+            for action in self._actions
+            for option in action.option_strings
+            if action.nargs == "+" and option in self._typed
+        ]
+        if "required" in message and greedy:
+            message += f"; {greedy[-1]} takes every word that follows it, so give what is missing before it"
+        super().error(message)
 
 
 def plain_help(make: Callable[..., argparse.ArgumentParser], **kwargs: Any) -> Any:
