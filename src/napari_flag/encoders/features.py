@@ -3,7 +3,7 @@
 import hashlib
 import platform
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,6 @@ from napari_flag.cluster import STARTING, Finished, connected, require_version, 
 from napari_flag.encoders.foundation.loader import FoundationEncoder
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
-from napari_flag.files import Unwritable, unfinished
 from napari_flag.formatting import counted_of
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slides.colours import Colours
@@ -546,13 +545,12 @@ class _Kept:
         return f"{self.key}_{hashlib.sha256(rows.astype('<i8').tobytes()).hexdigest()[:16]}"
 
     def _read(self, entry: Path, shape: tuple[int, int], damaged: str) -> Steps[FeatureArray | None]:
-        if (yield from kept.is_whole(entry, READING_KEPT)):
-            with suppress(OSError, ValueError, EOFError):
-                stored = np.load(entry, mmap_mode="r", allow_pickle=False)
-                if stored.shape == shape and stored.dtype == np.float32:
-                    found = scratch.empty(shape, np.float32)
-                    found[:] = stored
-                    return found
+        stored = yield from kept.read_array(entry, READING_KEPT)
+        if stored is not None and stored.shape == shape and stored.dtype == np.float32:
+            found = scratch.empty(shape, np.float32)
+            found[:] = stored
+            return found
+        del stored  # an open file stays, on systems that mind
         if not entry.exists():  # another process made room
             return None
         kept.discard(entry)
@@ -561,14 +559,8 @@ class _Kept:
 
     def _write(self, key: str, features: FeatureArray, instead_of: str = "") -> Steps[None]:
         """Keep `features`; where the cache cannot be written, the next run is slower and nothing else."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with unfinished(self.folder / f"{key}.npy") as place:
-                with place.open("wb") as stream:
-                    np.save(stream, features)
-                entry = yield from kept.store(place, self.folder, key, ".npy", "Keeping features")
+        entry = yield from kept.keep_array(features, self.folder, key, "Keeping features")
+        if entry is not None:
             for other in self.folder.glob(instead_of) if instead_of else ():
                 kept.discard(other)
             kept.make_room(entry, self.most)
-        except (OSError, Unwritable):
-            return
