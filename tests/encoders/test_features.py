@@ -409,11 +409,13 @@ def test_a_worker_without_the_slide_or_with_another_encoder_is_one_sentence(
         encoded(section, tiny_weights, tmp_path, workers, sha256="of another")
     encoder = workers.open_encoder("cpu")
     wanted = WantedEncoder(workers.open_encoder, "cpu", encoder.weights)
-    part = TilePart(tmp_path / "gone.tif", 0.5, SCANNED, section[1], wanted, encoder.fingerprint)
+    part = TilePart(tmp_path / "gone.tif", 0.5, SCANNED, section[1], wanted, encoder.fingerprint, "cpu")
     with pytest.raises(UserError, match=r"gone\.tif"):
         finish(encode_part(part))
     with pytest.raises(UserError, match="in different ways"):
         finish(encode_part(replace(part, fingerprint="of a GPU")))
+    with pytest.raises(UserError, match="in different ways"):  # also in the same precision
+        finish(encode_part(replace(part, kind="cuda")))
     with pytest.raises(UserError, match="install the same version"):
         finish(describe_encoder(replace(wanted, version="0.0.0")))
 

@@ -120,8 +120,8 @@ class TilePart:
         (n, 2) spot centres in level-0 pixels.
     encoder
         What encodes them.
-    fingerprint
-        Of the encoder on the worker that was asked first, which all must have.
+    fingerprint, kind
+        Of the encoder and of the device of the worker that was asked first, which all must have.
     """
 
     slide: Path
@@ -130,6 +130,7 @@ class TilePart:
     xy: npt.NDArray[np.float64]
     encoder: WantedEncoder
     fingerprint: str
+    kind: str
 
 
 def list_devices() -> tuple[tuple[str, str], ...]:
@@ -262,13 +263,13 @@ def extract_features(
     gpu = workers.device.startswith("cuda")
     with connected(workers.cluster, gpu=gpu) as client:
         wanted = WantedEncoder(workers.open_encoder, workers.device, encoder.weights)
-        fingerprint, batch = yield from _ask(wanted, client, gpu, len(xy))
+        fingerprint, kind, batch = yield from _ask(wanted, client, gpu, len(xy))
         if fingerprint != encoder.fingerprint:
             kept_here = replace(kept_here, key=_key(slide, xy, encoder, fingerprint))
             there = yield from kept_here.whole(shape)
             if there is not None:
                 return there
-        tiles = TilePart(slide.path.resolve(), slide.mpp, slide.colours, xy, wanted, fingerprint)
+        tiles = TilePart(slide.path.resolve(), slide.mpp, slide.colours, xy, wanted, fingerprint, kind)
         encode = partial(_encode_on, client, gpu, tiles)
         return (yield from _in_parts(encode, order, encoder, batch, kept_here))
 
@@ -348,12 +349,12 @@ def _encode(
             )
 
 
-def _ask(wanted: WantedEncoder, client: "Client", gpu: bool, total: int) -> Steps[tuple[str, int]]:
+def _ask(wanted: WantedEncoder, client: "Client", gpu: bool, total: int) -> Steps[tuple[str, str, int]]:
     """Return what `describe_encoder` says on the first worker that is there."""
     steps = spread(
         describe_encoder, [wanted], client, stage=READING, unit="parts", names=["the encoder"], gpu=gpu
     )
-    answer: tuple[str, int] | None = None
+    answer: tuple[str, str, int] | None = None
     for step in steps:
         if isinstance(finished := step.partial, Finished):
             if finished.result is None:
@@ -393,8 +394,8 @@ def _encode_on(
         whole = None
 
 
-def describe_encoder(wanted: WantedEncoder) -> Steps[tuple[str, int]]:
-    """Return the fingerprint of an encoder on a worker, and how many tiles it encodes at a time.
+def describe_encoder(wanted: WantedEncoder) -> Steps[tuple[str, str, int]]:
+    """Return the fingerprint of an encoder on a worker, the kind of its device, and tiles at a time.
 
     Raises
     ------
@@ -403,7 +404,7 @@ def describe_encoder(wanted: WantedEncoder) -> Steps[tuple[str, int]]:
     """
     yield Step("Loading the model", 0, 1, "files")
     encoder, device = wanted.opened()
-    return encoder.fingerprint, first_batch(encoder, device)
+    return encoder.fingerprint, device.type, first_batch(encoder, device)
 
 
 def encode_part(part: TilePart) -> Steps[FeatureArray]:
@@ -419,7 +420,7 @@ def encode_part(part: TilePart) -> Steps[FeatureArray]:
         When slide, device or weights are not there under the same name, or the encoder computes otherwise.
     """
     encoder, device = part.encoder.opened()
-    if encoder.fingerprint != part.fingerprint:
+    if (encoder.fingerprint, device.type) != (part.fingerprint, part.kind):
         raise UserError(
             "Workers encode tiles in different ways, some on a GPU and others on a CPU, or on processors of "
             "different kinds; name the device of all with --device, or start workers of one kind."
