@@ -61,7 +61,7 @@ def test_room_is_made_by_what_was_unused_for_longest(home):
     folder = home / "features"
     old, new, last = (put(folder, key, bytes(10), used) for key, used in (("a", 1), ("b", 2), ("c", 3)))
     whole(old)  # used now
-    cache.make_room(last, 25)
+    cache.make_room(folder, 25, last.name)
     assert sorted(folder.iterdir()) == sorted([old, last])
     assert new not in folder.iterdir()
 
@@ -69,9 +69,20 @@ def test_room_is_made_by_what_was_unused_for_longest(home):
 def test_outdated_entries_go_whatever_room_there_is(home):
     folder = home / "pyramids"
     outdated, other, kept = (put(folder, key, bytes(9)) for key in ("p-1", "q-1", "p-2"))
-    cache.make_room(kept, 1000, outdated="p-")
+    cache.make_room(folder, 1000, kept.name, outdated="p-")
     assert sorted(folder.iterdir()) == sorted([other, kept])
     assert outdated not in folder.iterdir()
+
+
+def test_what_is_spared_and_what_is_coming_of_it_take_room_from_others_alone(home):
+    folder = home / "features"
+    spared = [put(folder, f"a_{number}", bytes(10), number) for number in (1, 2, 3)]
+    old, new = (put(folder, key, bytes(10), used) for key, used in (("b", 4), ("c", 5)))
+    cache.make_room(folder, 45, "a", coming=5)
+    assert sorted(folder.iterdir()) == sorted([*spared, new])
+    assert not old.exists()
+    cache.make_room(folder, 20, "a")
+    assert sorted(folder.iterdir()) == sorted(spared)
 
 
 def test_a_large_entry_is_hashed_with_progress(home, monkeypatch):

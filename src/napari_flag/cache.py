@@ -156,22 +156,29 @@ def keep_array(array: "npt.NDArray[Any]", folder: Path, key: str, stage: str) ->
         return None
 
 
-def make_room(kept: Path, most: int, outdated: str = "") -> None:
-    """Delete entries beside `kept`: those that begin with `outdated`, then what was unused for longest.
+def make_room(folder: Path, most: int, spared: str, *, outdated: str = "", coming: int = 0) -> None:
+    """Delete entries of `folder`: those that begin with `outdated`, then what was unused for longest.
 
     Parameters
     ----------
-    kept
-        Stays, whatever its size.
+    folder
+        Where they lie.
     most
         Bytes of all that may stay.
+    spared
+        Begin of the names of entries that stay, whatever their size.
     outdated
         Begin of the names of entries that will not be asked for again.
+    coming
+        Bytes that will be stored under names that are spared.
     """
-    used = 0
-    for file in sorted(kept.parent.glob("[!.]*"), key=_last_used, reverse=True):
+    files = sorted(folder.glob("[!.]*"), key=_last_used, reverse=True)
+    used = coming + sum(_size(file) for file in files if file.name.startswith(spared))
+    for file in files:
+        if file.name.startswith(spared):
+            continue
         used += _size(file)
-        if file != kept and ((outdated and file.name.startswith(outdated)) or used > most):
+        if used > most or (outdated and file.name.startswith(outdated)):
             discard(file)
 
 

@@ -1,6 +1,7 @@
 """Features of spots: tiles read, encoded in batches, and cached on disk."""
 
 import hashlib
+import math
 import platform
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -19,7 +20,7 @@ from napari_flag.cluster import STARTING, Finished, connected, require_version, 
 from napari_flag.encoders.foundation.loader import FoundationEncoder
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
-from napari_flag.formatting import counted_of
+from napari_flag.formatting import counted_of, data_size
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slides.colours import Colours
 from napari_flag.slides.file_identity import state_of
@@ -43,8 +44,11 @@ BATCHES_OF_PART: Final = 64
 work, a few megabytes of features."""
 FEWEST_PARTS: Final = 8
 """Parts of a small slide, so that several workers share it."""
+MOST_PARTS: Final = 512
+"""Parts of a large slide: the folder they are kept in is listed for each of them."""
 READING: Final = "Reading tiles"
 READING_KEPT: Final = "Reading kept features"
+_KEEPING: Final = "Keeping features"
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,18 +296,25 @@ def _in_parts(
         Given the rows of each part and where features go; its steps count the spots that
         are done, and have as ``partial`` the place of a part that is.
     """
-    size = batch * min(BATCHES_OF_PART, -(-len(order) // (FEWEST_PARTS * batch)))
+    size = batch * max(
+        min(BATCHES_OF_PART, -(-len(order) // (FEWEST_PARTS * batch))), -(-len(order) // (MOST_PARTS * batch))
+    )
     parts = [order[start : start + size] for start in range(0, len(order), size)]
     features = scratch.empty((len(order), encoder.dim), np.float32)
     missing = yield from kept_here.fill(parts, features)
     before = len(order) - sum(map(len, missing))
-    left = len(missing)
+    left, lost = len(missing), None
     if missing:
+        if said := kept_here.make_room(sum(map(len, missing)), features.shape):
+            yield Step(READING, before, len(order), notice=said)
         with closing(encode(missing, features)) as steps:
             for step in steps:
                 left -= step.partial is not None
                 if step.partial is not None and left:  # after the last all are kept as one
-                    kept_here.keep_part(missing[step.partial], features)
+                    said = kept_here.keep_part(missing[step.partial], features)
+                    if said and lost is None:
+                        yield Step(READING, before + step.done, len(order), notice=said)
+                    lost = lost or said
                 yield replace(step, done=before + step.done, total=len(order), partial=None)
     wrong = sum(int((~np.isfinite(features[rows]).all(1)).sum()) for rows in parts)
     if wrong:
@@ -531,15 +542,49 @@ class _Kept:
             yield Step(READING_KEPT, done, len(features))
         return missing
 
-    def keep_part(self, rows: Rows, features: FeatureArray) -> None:
-        """Keep the features of one part, unless they are no numbers."""
-        if self.key is not None and np.isfinite(part := features[rows]).all():
-            finish(self._write(self._of_part(rows), part))
+    def make_room(self, spots: int, shape: tuple[int, ...]) -> str | None:
+        """Delete features of other slides that those of `spots` more of this one leave no room for.
+
+        Parts of this slide stay, whatever their size.
+
+        Returns
+        -------
+        A sentence where the features of this slide, of `shape`, are more than may stay of all.
+        """
+        if self.key is None:
+            return None
+        kept.make_room(self.folder, self.most, self.key, coming=4 * spots * shape[1])
+        size = 4 * shape[0] * shape[1]
+        if size <= self.most:
+            return None
+        return (
+            f"The features of {self.name} take about {data_size(size)}, and {data_size(self.most)} of all "
+            "slides are kept: they stay until those of the next slide are kept. Set "
+            f"{kept.variable_of('features')}={math.ceil(1.1 * size / 1e9)} in the environment to keep more."
+        )
+
+    def keep_part(self, rows: Rows, features: FeatureArray) -> str | None:
+        """Keep the features of one part, unless they are no numbers; return a sentence where that failed."""
+        if self.key is None or not np.isfinite(part := features[rows]).all():
+            return None
+        if finish(kept.keep_array(part, self.folder, self._of_part(rows), _KEEPING)) is not None:
+            return None
+        return (
+            f"Features of {self.name} could not be kept in {self.folder}, so that a run that is cancelled "
+            "computes them again; free space there, or see that it may be written."
+        )
 
     def keep(self, features: FeatureArray) -> Steps[None]:
-        """Keep the features of all spots in place of those of parts."""
-        if self.key is not None:
-            yield from self._write(self.key, features, instead_of=f"{self.key}_*")
+        """Keep the features of all spots in place of those of parts, and make room for them.
+
+        Where the cache cannot be written, the next run is slower and nothing else.
+        """
+        if self.key is None:
+            return
+        if (yield from kept.keep_array(features, self.folder, self.key, _KEEPING)) is not None:
+            for part in self.folder.glob(f"{self.key}_*"):
+                kept.discard(part)
+            kept.make_room(self.folder, self.most, self.key)
 
     def _of_part(self, rows: Rows) -> str:
         """Return what a part is kept under; another version may lay parts in another way."""
@@ -557,11 +602,3 @@ class _Kept:
         kept.discard(entry)
         yield Step(READING, 0, shape[0], notice=damaged)
         return None
-
-    def _write(self, key: str, features: FeatureArray, instead_of: str = "") -> Steps[None]:
-        """Keep `features`; where the cache cannot be written, the next run is slower and nothing else."""
-        entry = yield from kept.keep_array(features, self.folder, key, "Keeping features")
-        if entry is not None:
-            for other in self.folder.glob(instead_of) if instead_of else ():
-                kept.discard(other)
-            kept.make_room(entry, self.most)

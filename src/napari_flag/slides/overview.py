@@ -47,7 +47,7 @@ def overview(slide: Slide, longest: int) -> UInt8Array:
     if key is not None:
         entry = finish(cache.keep_array(image, folder, key, _STAGE))
         if entry is not None:
-            cache.make_room(entry, most)
+            cache.make_room(folder, most, entry.name)
     return np.array(image)
 
 
