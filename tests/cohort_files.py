@@ -27,7 +27,8 @@ class TinyEncoder:
     name, dim, tile_px, mpp = "tiny", 6, 8, MPP
 
     def __init__(self, fingerprint: str = "f" * 64, stall_after: float = float("inf")) -> None:
-        self.fingerprint, self.stall_after = fingerprint, stall_after
+        self.weights = self.fingerprint = fingerprint
+        self.stall_after = stall_after
         self.tiles = 0
         self._weight = np.random.default_rng(0).normal(size=(8 * 8 * 3, self.dim))
 

@@ -61,7 +61,7 @@ def test_room_is_made_by_what_was_unused_for_longest(home):
     folder = home / "features"
     old, new, last = (put(folder, key, bytes(10), used) for key, used in (("a", 1), ("b", 2), ("c", 3)))
     whole(old)  # used now
-    cache.make_room(last, 25)
+    cache.make_room(folder, 25, last.name)
     assert sorted(folder.iterdir()) == sorted([old, last])
     assert new not in folder.iterdir()
 
@@ -69,9 +69,20 @@ def test_room_is_made_by_what_was_unused_for_longest(home):
 def test_outdated_entries_go_whatever_room_there_is(home):
     folder = home / "pyramids"
     outdated, other, kept = (put(folder, key, bytes(9)) for key in ("p-1", "q-1", "p-2"))
-    cache.make_room(kept, 1000, outdated="p-")
+    cache.make_room(folder, 1000, kept.name, outdated="p-")
     assert sorted(folder.iterdir()) == sorted([other, kept])
     assert outdated not in folder.iterdir()
+
+
+def test_what_is_spared_and_what_is_coming_of_it_take_room_from_others_alone(home):
+    folder = home / "features"
+    spared = [put(folder, f"a_{number}", bytes(10), number) for number in (1, 2, 3)]
+    old, new = (put(folder, key, bytes(10), used) for key, used in (("b", 4), ("c", 5)))
+    cache.make_room(folder, 45, "a", coming=5)
+    assert sorted(folder.iterdir()) == sorted([*spared, new])
+    assert not old.exists()
+    cache.make_room(folder, 20, "a")
+    assert sorted(folder.iterdir()) == sorted(spared)
 
 
 def test_a_large_entry_is_hashed_with_progress(home, monkeypatch):
@@ -98,7 +109,7 @@ def test_the_environment_says_how_much_may_stay(monkeypatch, capsys):
     assert "at most 12.5 GB" in capsys.readouterr().out
     assert main(["cache", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["kinds"]
-    assert [row["most"] for row in rows] == [12_500_000_000, cache.MOST_BYTES["pyramids"]]
+    assert {row["kind"]: row["most"] for row in rows} == cache.MOST_BYTES | {"features": 12_500_000_000}
 
 
 @pytest.mark.parametrize("given", ["much", "-1", "0", "inf", "nan"])
@@ -127,4 +138,4 @@ def test_the_command_says_what_is_kept_and_clears_one_kind(home, capsys):
 
 def test_an_empty_cache_is_said_as_such(capsys):
     assert main(["cache"]) == 0
-    assert capsys.readouterr().out.count("0 files") == 2
+    assert capsys.readouterr().out.count("0 files") == 3

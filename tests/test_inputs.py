@@ -5,17 +5,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import shapely
-from PIL import Image
+from PIL import Image, ImageCms
 from tests.fakes import SOME_GENES, FakeSlide
+from tests.slide_files import plain_tiff, tissue_picture
 from tests.spot_files import space_ranger
 from tests.tiny_weights import GENES, tiny_network
 
-from napari_flag import inputs
+from napari_flag import inputs, keys
 from napari_flag.errors import UserError
 from napari_flag.gene_names import symbols_of
 from napari_flag.inputs import Grid, choose_genes, grid_of, lay_grid, predict_inputs, prepare
 from napari_flag.model.checkpoint import Checkpoint, find_weights, save_checkpoint
 from napari_flag.progress import finish
+from napari_flag.slides.formats.readers import ImageReader
+from napari_flag.slides.formats.tiff import TiffReader
 from napari_flag.slides.slide import open_slide
 from napari_flag.slides.spot_tables import read_spots
 from napari_flag.slides.spots import Spots
@@ -191,6 +194,40 @@ def test_a_second_prediction_of_an_open_slide_reads_no_pixel(
     assert slide.reads == before
     assert again.n_obs == first.n_obs
     assert (again.n_vars != first.n_vars) == (other == "panel")
+
+
+def no_pixel(*_):
+    pytest.fail("a pixel was decoded")
+
+
+@pytest.mark.parametrize("where", ["table", "grid"])
+def test_a_slide_that_is_opened_again_is_predicted_without_decoding_a_pixel(
+    where, tiny_checkpoint, tiny_spots, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    image = tissue_picture(1500, 1200, (300, 300, 1100, 900))
+    if where == "table":
+        path, reader = tmp_path / "slide.png", ImageReader
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        Image.fromarray(image).save(path, icc_profile=profile)
+        given, colours = {"spots": tiny_spots}, "srgb"
+    else:
+        path, reader = plain_tiff(tmp_path / "slide.tif", image, tile=(256, 256)), TiffReader
+        given, colours = {"spacing_um": 250.0}, "scanned"
+
+    def predict(**options):
+        found = finish(prepare(path, tiny_checkpoint, mpp=0.683, **given))
+        with found.slide:
+            return finish(predict_inputs(found, tiny_checkpoint, device="cpu", colours=colours, **options))
+
+    first = predict()
+    for reading in ("read", "rows"):
+        monkeypatch.setattr(reader, reading, no_pixel)
+    again = predict(seed=1)
+    np.testing.assert_array_equal(again.X, first.X)
+    assert list(again.obs_names) == list(first.obs_names)
+    pictures = [next(iter(found.uns[keys.SPATIAL].values()))["images"]["hires"] for found in (first, again)]
+    np.testing.assert_array_equal(*pictures)
 
 
 @pytest.mark.parametrize(

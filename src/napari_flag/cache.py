@@ -14,14 +14,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag.errors import UserError
-from napari_flag.files import put
+from napari_flag.files import Unwritable, put, unfinished
 from napari_flag.formatting import MEGABYTE
 from napari_flag.progress import Step, Steps
 
-MOST_BYTES: Final = {"features": 4 * 10**9, "pyramids": 20 * 10**9}
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+MOST_BYTES: Final = {"features": 4 * 10**9, "overviews": 2 * 10**9, "pyramids": 20 * 10**9}
 """Kind of entry → size of all entries beyond which those unused for longest are deleted, unless `most_bytes`
 finds another in the environment."""
 _DIGITS: Final = 32
@@ -125,22 +128,57 @@ def store(part: Path, folder: Path, key: str, suffix: str, stage: str) -> Steps[
     return entry
 
 
-def make_room(kept: Path, most: int, outdated: str = "") -> None:
-    """Delete entries beside `kept`: those that begin with `outdated`, then what was unused for longest.
+def read_array(entry: Path, stage: str) -> Steps["npt.NDArray[Any] | None"]:
+    """Return the array of an entry, which stays in its file; None where that is not what was stored."""
+    import numpy as np
+
+    if (yield from is_whole(entry, stage)):
+        with suppress(OSError, ValueError, EOFError):
+            array: npt.NDArray[Any] = np.load(entry, mmap_mode="r", allow_pickle=False)
+            return array
+    return None
+
+
+def keep_array(array: "npt.NDArray[Any]", folder: Path, key: str, stage: str) -> Steps[Path | None]:
+    """Store `array` as the only entry of `key`; None where the cache cannot be written.
+
+    The next run is slower then, and nothing else.
+    """
+    import numpy as np
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with unfinished(folder / f"{key}.npy") as place:
+            with place.open("wb") as stream:
+                np.save(stream, array)
+            return (yield from store(place, folder, key, ".npy", stage))
+    except (OSError, Unwritable):
+        return None
+
+
+def make_room(folder: Path, most: int, spared: str, *, outdated: str = "", coming: int = 0) -> None:
+    """Delete entries of `folder`: those that begin with `outdated`, then what was unused for longest.
 
     Parameters
     ----------
-    kept
-        Stays, whatever its size.
+    folder
+        Where they lie.
     most
         Bytes of all that may stay.
+    spared
+        Begin of the names of entries that stay, whatever their size.
     outdated
         Begin of the names of entries that will not be asked for again.
+    coming
+        Bytes that will be stored under names that are spared.
     """
-    used = 0
-    for file in sorted(kept.parent.glob("[!.]*"), key=_last_used, reverse=True):
+    files = sorted(folder.glob("[!.]*"), key=_last_used, reverse=True)
+    used = coming + sum(_size(file) for file in files if file.name.startswith(spared))
+    for file in files:
+        if file.name.startswith(spared):
+            continue
         used += _size(file)
-        if file != kept and ((outdated and file.name.startswith(outdated)) or used > most):
+        if used > most or (outdated and file.name.startswith(outdated)):
             discard(file)
 
 

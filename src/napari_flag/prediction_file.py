@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +37,7 @@ from napari_flag.slides.formats.stored_arrays import (
     refuse_lost_chunks,
     stated_size,
 )
+from napari_flag.slides.overview import overview
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -63,8 +63,6 @@ _ROWS: Final = 4096
 """Spots that are looked at at once."""
 _THUMBNAIL_PX: Final = 1000
 """Longest side of the H&E kept for scanpy and squidpy."""
-_THUMBNAILS: Final[WeakKeyDictionary[Any, npt.NDArray[np.uint8]]] = WeakKeyDictionary()
-"""By the slide's reader, as long as it is open: a second prediction reads no pixel."""
 
 
 # --- building ----------------------------------------------------------------------------------
@@ -172,12 +170,10 @@ def _versions() -> dict[str, str]:
 
 def add_thumbnail(adata: "AnnData", slide: "Slide") -> None:
     """Add what scanpy and squidpy draw behind the spots: a small H&E of `slide` and its scale factors."""
-    image = _THUMBNAILS.get(slide.reader)
-    if image is None:
-        image = _THUMBNAILS[slide.reader] = slide.thumbnail(_THUMBNAIL_PX)
+    image = overview(slide, _THUMBNAIL_PX)
     adata.uns[keys.SPATIAL] = {
         slide.name: {
-            "images": {"hires": image.copy()},
+            "images": {"hires": image},
             "scalefactors": {
                 "tissue_hires_scalef": image.shape[1] / slide.size[0],
                 "spot_diameter_fullres": drawn_diameter_px(adata),

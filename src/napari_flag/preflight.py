@@ -1,7 +1,7 @@
 """What stands against a prediction, said before it starts: one answer for dock, command line and notebook.
 
 `check` only compares numbers and what `look_at` has read before, so that a dock can ask it at any time; the
-picture itself is read once, in the job that opens the slide.
+picture itself is read once, in the job that opens the slide, and later taken from the cache.
 """
 
 from contextlib import suppress

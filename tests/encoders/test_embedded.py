@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from flag_training.cohort import View
+from napari_flag.encoders import embedded
 from napari_flag.encoders.embedded import DIM, TILE_PX, EmbeddedEncoder, IntegerNet, TileNet, pool_map
 from napari_flag.encoders.foundation.catalogue import EMBEDDED
 from napari_flag.encoders.registry import build_encoder, find_encoder
@@ -106,6 +107,17 @@ def test_integers_give_the_same_features_in_any_batch(trained, tiles):
 @needs_integers
 def test_features_in_integers_are_kept_apart_from_exact_ones(trained):
     assert EmbeddedEncoder(trained, integers=True).fingerprint != EmbeddedEncoder(trained).fingerprint
+
+
+def test_features_in_half_precision_are_kept_apart_from_exact_ones_and_from_those_in_integers(
+    trained, monkeypatch
+):
+    others = {EmbeddedEncoder(trained, integers=integers).fingerprint for integers in (False, True)}
+    exact = EmbeddedEncoder(trained)
+    monkeypatch.setattr(embedded, "_supports_half", lambda _: True)
+    half = EmbeddedEncoder(trained)
+    assert half.fingerprint not in others
+    assert half.weights == exact.weights == exact.fingerprint
 
 
 def test_a_processor_without_such_integers_computes_as_training_does(trained, tiles, monkeypatch):

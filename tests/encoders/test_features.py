@@ -205,14 +205,44 @@ def test_a_damaged_part_is_computed_again_and_that_is_said(filed, tmp_path):
     assert said == [f"A part of the kept features of {filed.name} was damaged and is computed again."]
 
 
-def test_parts_count_among_what_may_stay(filed, tmp_path, monkeypatch):
-    features(MeanColour(), tmp_path, filed, xy=MANY)
-    (whole,) = tmp_path.glob("*.npy")
-    monkeypatch.setenv("NAPARI_FLAG_FEATURES_GB", str(3.5 * (128 + 4 * 3 * 4) / 1e9))
+def test_parts_of_a_slide_stay_and_features_of_others_give_way(filed, tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    features(MeanColour(), folder, filed, xy=MANY)
+    (other,) = folder.glob("*.npy")
+    monkeypatch.setenv("NAPARI_FLAG_FEATURES_GB", str(1.5 * (128 + 4 * 3 * 4) / 1e9))
+    steps, cancel = [], cancel_at(18)
     with pytest.raises(Cancelled):
-        features(MeanColour(), tmp_path, filed, xy=MANY, digest="b", on_step=cancel_at(18))
-    assert len(list(tmp_path.glob("*.npy"))) == 3  # the last parts
-    assert not whole.exists()
+        features(
+            MeanColour(), folder, filed, xy=MANY, digest="b", on_step=lambda s: (steps.append(s), cancel(s))
+        )
+    assert len(list(folder.glob("*.npy"))) == 5  # all that were done, more than may stay of all slides
+    assert not other.exists()
+    (said,) = [step.notice for step in steps if step.notice]
+    assert "stay until those of the next slide are kept" in said
+    assert "NAPARI_FLAG_FEATURES_GB=1" in said
+    encoder = MeanColour()
+    features(encoder, folder, filed, xy=MANY, digest="b")
+    assert sum(encoder.batches) == 30 - 20
+
+
+def test_room_is_made_before_the_first_part_and_after_the_last(filed, tmp_path, monkeypatch):
+    made, make_room = [], features_module.kept.make_room
+
+    def counted(*given, **named):
+        made.append(len(list(tmp_path.glob("*.npy"))))
+        make_room(*given, **named)
+
+    monkeypatch.setattr(features_module.kept, "make_room", counted)
+    features(MeanColour(), tmp_path, filed, xy=MANY)
+    assert made == [0, 1]
+
+
+def test_a_large_slide_has_no_more_parts_than_are_kept_quickly(filed, tmp_path, monkeypatch):
+    monkeypatch.setattr(features_module, "BATCHES_OF_PART", 1)
+    monkeypatch.setattr(features_module, "MOST_PARTS", 3)
+    with pytest.raises(Cancelled):
+        features(MeanColour(), tmp_path, filed, xy=MANY, on_step=cancel_at(30))
+    assert len(list(tmp_path.glob("*.npy"))) == 2  # of 12, 12 and 6 spots
 
 
 def test_parts_of_another_encoder_or_other_spots_are_not_taken(filed, tmp_path):
@@ -252,7 +282,12 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path):
     slide.path.write_bytes(b"pixels")
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    assert features(MeanColour(), blocked, slide).shape == (6, 3)
+    steps = []
+    assert features(MeanColour(), blocked, slide, on_step=steps.append).shape == (6, 3)
+    assert features(MeanColour(), blocked, slide, xy=MANY, on_step=steps.append).shape == (30, 3)
+    (said,) = {step.notice for step in steps if step.notice}
+    assert "could not be kept" in said
+    assert len([step for step in steps if step.notice == said]) == 2  # once a run
 
 
 def test_exhausted_gpu_memory_halves_the_batch_says_so_and_loses_nothing(tmp_path):
@@ -409,11 +444,13 @@ def test_a_worker_without_the_slide_or_with_another_encoder_is_one_sentence(
         encoded(section, tiny_weights, tmp_path, workers, sha256="of another")
     encoder = workers.open_encoder("cpu")
     wanted = WantedEncoder(workers.open_encoder, "cpu", encoder.weights)
-    part = TilePart(tmp_path / "gone.tif", 0.5, SCANNED, section[1], wanted, encoder.fingerprint)
+    part = TilePart(tmp_path / "gone.tif", 0.5, SCANNED, section[1], wanted, encoder.fingerprint, "cpu")
     with pytest.raises(UserError, match=r"gone\.tif"):
         finish(encode_part(part))
     with pytest.raises(UserError, match="in different ways"):
         finish(encode_part(replace(part, fingerprint="of a GPU")))
+    with pytest.raises(UserError, match="in different ways"):  # also in the same precision
+        finish(encode_part(replace(part, kind="cuda")))
     with pytest.raises(UserError, match="install the same version"):
         finish(describe_encoder(replace(wanted, version="0.0.0")))
 

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tests.tiny_weights import GENES, tiny_network, write_tiny_weights, write_weights_on_uni
 
+from napari_flag.encoders.foundation import loader
 from napari_flag.errors import UserError
 from napari_flag.methods.flag import FlagPredictor
 from napari_flag.methods.predictor import _named
@@ -54,6 +55,13 @@ def test_another_version_of_the_encoder_is_refused(tmp_path, monkeypatch):
     checkpoint = Checkpoint.load(write_weights_on_uni(tmp_path, monkeypatch, "0" * 64))
     with pytest.raises(UserError, match=r"trained with another version of UNI"):
         checkpoint.build_encoder()
+
+
+def test_the_same_encoder_is_taken_on_a_device_that_computes_in_half_precision(tmp_path, monkeypatch):
+    checkpoint = Checkpoint.load(write_weights_on_uni(tmp_path, monkeypatch))
+    monkeypatch.setattr(loader, "_computing_type", lambda *_: torch.float16)
+    encoder = checkpoint.build_encoder()
+    assert encoder.fingerprint != encoder.weights == checkpoint.card["encoder"]["fingerprint"]
 
 
 def test_an_encoder_that_is_not_here_is_refused_with_how_to_get_it(tmp_path, monkeypatch):

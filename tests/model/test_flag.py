@@ -5,6 +5,7 @@ import torch
 from napari_flag.model.config import FlagConfig
 from napari_flag.model.flag import LEAST, QUANTILES, Flag
 from napari_flag.model.graph import GraphTensors, Places, build_graph
+from napari_flag.model.normalization import SlideNormalization
 
 FORMS = {"residual": {}, "proper": {"mean_head": False, "covariance": False, "attention": "channels"}}
 
@@ -195,3 +196,15 @@ def test_a_slide_unlike_the_training_slides_is_expected_at_the_level_of_all_pati
     np.testing.assert_allclose(
         far.observation.variance, own + (network.get_buffer("patients").numpy() ** 2).sum(0), rtol=1e-5
     )
+
+
+def test_the_features_of_a_slide_are_averaged_once(network, slide, monkeypatch):
+    taken, centre = [], SlideNormalization.centre
+
+    def counted(self, features):
+        taken.append(len(features))
+        return centre(self, features)
+
+    monkeypatch.setattr(SlideNormalization, "centre", counted)
+    encode(network, *slide)
+    assert taken == [len(slide[1])]

@@ -17,7 +17,7 @@ from tests.slide_files import LABEL_COLOUR, CountedReader, picture
 
 from napari_flag.errors import UserError
 from napari_flag.slides.formats import readers
-from napari_flag.slides.resolution import check_mpp
+from napari_flag.slides.resolution import UNKNOWN, check_mpp
 from napari_flag.slides.slide import Slide, napari_levels, open_slide
 
 IMAGE = picture(620, 410)
@@ -203,6 +203,42 @@ def test_thumbnail_is_the_mean_of_what_it_covers(tmp_path: Path) -> None:
     blocks = IMAGE[:400, :600].reshape(40, 10, 60, 10, 3).mean(axis=(1, 3))
     assert small.shape == (40, 60, 3)
     assert abs(small - blocks).max() <= 1.5
+
+
+class Blank:
+    """A reader of one level of glass, however large, which notes how many pixels each reading has."""
+
+    resolution, profile, random_access = UNKNOWN, None, True
+
+    def __init__(self, width: int, height: int) -> None:
+        self.levels, self.read_at_once = ((width, height),), []
+
+    def read(self, x: int, y: int, width: int, height: int, level: int) -> np.ndarray:
+        assert x + width <= self.levels[0][0]
+        assert y + height <= self.levels[0][1]
+        self.read_at_once.append(width * height)
+        return np.full((height, width, 3), 240, np.uint8)
+
+
+@pytest.mark.parametrize(("width", "height"), [(60_000, 1_500), (1_500, 60_000), (12_000, 8_000)])
+def test_a_slide_without_pyramid_is_made_small_in_windows_of_bounded_memory(width: int, height: int) -> None:
+    reader = Blank(width, height)
+    small = Slide(Path("blank.tif"), 0.5, "stated", reader).thumbnail(1_000)
+    assert max(small.shape) == 1_000
+    assert (small == 240).all()
+    assert sum(reader.read_at_once) == width * height
+    assert max(reader.read_at_once) <= 2**23
+
+
+@pytest.mark.parametrize("at_once", [1, 5_000, 40_000])
+def test_a_thumbnail_is_the_same_whatever_is_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    with open_slide(slide_files.plain_tiff(tmp_path / "s.tif", IMAGE, tile=(64, 64))) as slide:
+        whole = slide.thumbnail(90)
+        monkeypatch.setattr("napari_flag.slides.slide._AT_ONCE", at_once)
+        monkeypatch.setattr("napari_flag.slides.slide._ROWS", 8)
+        np.testing.assert_array_equal(slide.thumbnail(90), whole)
 
 
 def test_an_image_beyond_pillows_limit_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

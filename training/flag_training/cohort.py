@@ -569,11 +569,12 @@ def _entry(stored: StoredSlide) -> SlideEntry:
 
 
 def _refuse_mixed(store: Store, encoder: str, names: Sequence[str]) -> None:
-    """Refuse features made by different weights: features would then identify the slide."""
+    """Refuse features of different weights or precision: features would then identify the slide."""
     prints = {store.slide(name).feature_settings(encoder)["fingerprint"]: name for name in names}
     if len(prints) > 1:
         one, other = list(prints.values())[:2]
         raise UserError(
-            f"{one} and {other} were encoded with other weights of {encoder}; make the features of one again "
+            f"{one} and {other} were encoded with other weights of {encoder}, or in other precision on "
+            "another kind of device; make the features of one again "
             f"with: napari-flag prepare … --rebuild {one}/features-{encoder}"
         )

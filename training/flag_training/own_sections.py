@@ -354,15 +354,15 @@ class _Encoded:
     ----------
     cohort
         All of them.
-    name, fingerprint
-        Of the encoder.
+    name, weights
+        Of the encoder: what it is called, and their SHA-256.
     tensors
         Of the encoder, where it goes into the weights.
     """
 
     cohort: Cohort
     name: str
-    fingerprint: str
+    weights: str
     tensors: dict[str, torch.Tensor]
 
 
@@ -383,7 +383,7 @@ def _source_of(
             net = yield from tile_encoder(config, Path(), states)
             cohort = yield from load_cohort(config, Path(), states, net)
             encoder = EmbeddedEncoder(net)
-            return _Encoded(cohort, encoder.name, encoder.fingerprint, net.state_dict())
+            return _Encoded(cohort, encoder.name, encoder.weights, net.state_dict())
 
         return trained_here
     kept: list[_Encoded] = []
@@ -394,7 +394,7 @@ def _source_of(
             encoder, tensors = _open(settings.encoder, where)
             features = yield from _features(slides, encoder, where, config.colours)
             cohort = Cohort(slides, features, genes)
-            kept.append(_Encoded(cohort, encoder.name, encoder.fingerprint, tensors))
+            kept.append(_Encoded(cohort, encoder.name, encoder.weights, tensors))
         return kept[0]
 
     return as_it_is
@@ -471,7 +471,7 @@ def _card(encoded: _Encoded, settings: FitSettings) -> dict[str, Any]:
     return {
         "tissue": "tissue of a user's own sections",
         "patients": sorted({slide.entry.patient for slide in encoded.cohort.slides} - {NO_PATIENT}),
-        "encoder": {"name": row.name, "licence": row.licence, "fingerprint": encoded.fingerprint},
+        "encoder": {"name": row.name, "licence": row.licence, "fingerprint": encoded.weights},
         "split": _SPLIT
         + ("encoders that saw no image left out" if here else "an encoder that was not trained again"),
         "not_for": "diagnosis or any clinical decision; other tissues, stains, platforms than its sections'",

@@ -336,16 +336,16 @@ def add_cache(commands: terminal.Commands) -> None:
         "cache",
         run_cache,
         summary="show how much is kept of slides seen before, or clear it",
-        description="Features of slides and image pyramids are kept so that they need not be made again. "
-        "Clearing them costs time at the next use and nothing else. "
-        f"{' and '.join(map(variable_of, MOST_BYTES))} in the environment set how many gigabytes may stay.",
+        description="Features, overviews and image pyramids of slides are kept so that they need not be made "
+        "again. Clearing them costs time at the next use and nothing else. "
+        f"{', '.join(map(variable_of, MOST_BYTES))} in the environment set how many gigabytes may stay.",
     )
     parser.add_argument(
         "--clear",
         nargs="*",
         choices=list(MOST_BYTES),
         metavar="KIND",
-        help=f"delete what is kept: {' or '.join(MOST_BYTES)} (all, when none is named)",
+        help=f"delete what is kept: {', '.join(MOST_BYTES)} (all, when none is named)",
     )
     terminal.add_json(parser)
 

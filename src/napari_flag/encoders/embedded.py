@@ -11,7 +11,6 @@ A tile of 600 × 600 px at 0.683 µm/px (410 µm, about two array pitches) becom
 The network's weights are stored in each FLAG checkpoint.
 """
 
-import hashlib
 import platform
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from napari_flag.encoders.foundation.state_dicts import fingerprint
+from napari_flag.encoders.foundation.state_dicts import computed_in, fingerprint
 from napari_flag.encoders.tile_statistics import STATISTICS_DIM, TILE_PX, statistics, statistics_of_tile
 
 TILE_UM_PER_PX: Final = 0.683
@@ -153,15 +152,17 @@ class EmbeddedEncoder:
 
     def __init__(self, net: TileNet, device: torch.device | str = "cpu", *, integers: bool = False) -> None:
         self.device = torch.device(device)
-        self.weights = self.fingerprint = fingerprint(net.state_dict())
+        self.weights = fingerprint(net.state_dict())
+        self._half = _supports_half(self.device)
+        arithmetic = torch.bfloat16 if self._half else torch.float32
         self._net: nn.Module | IntegerNet
         with torch.inference_mode():
             if integers and self.device.type == "cpu" and IntegerNet.supported():
                 self._net = IntegerNet(net.eval())
-                self.fingerprint = hashlib.sha256(f"{self.fingerprint} int8".encode()).hexdigest()
+                arithmetic = torch.int8
             else:
                 self._net = net.eval().folded().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._half = _supports_half(self.device)
+        self.fingerprint = computed_in(self.weights, arithmetic)
 
     @torch.inference_mode()
     def encode(self, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

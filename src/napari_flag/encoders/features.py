@@ -1,9 +1,10 @@
 """Features of spots: tiles read, encoded in batches, and cached on disk."""
 
 import hashlib
+import math
 import platform
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,7 @@ from napari_flag.cluster import STARTING, Finished, connected, require_version, 
 from napari_flag.encoders.foundation.loader import FoundationEncoder
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
-from napari_flag.files import Unwritable, unfinished
-from napari_flag.formatting import counted_of
+from napari_flag.formatting import counted_of, data_size
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slides.colours import Colours
 from napari_flag.slides.file_identity import state_of
@@ -44,8 +44,11 @@ BATCHES_OF_PART: Final = 64
 work, a few megabytes of features."""
 FEWEST_PARTS: Final = 8
 """Parts of a small slide, so that several workers share it."""
+MOST_PARTS: Final = 512
+"""Parts of a large slide: the folder they are kept in is listed for each of them."""
 READING: Final = "Reading tiles"
 READING_KEPT: Final = "Reading kept features"
+_KEEPING: Final = "Keeping features"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +124,8 @@ class TilePart:
         (n, 2) spot centres in level-0 pixels.
     encoder
         What encodes them.
-    fingerprint
-        Of the encoder on the worker that was asked first, which all must have.
+    fingerprint, kind
+        Of the encoder and of the device of the worker that was asked first, which all must have.
     """
 
     slide: Path
@@ -131,6 +134,7 @@ class TilePart:
     xy: npt.NDArray[np.float64]
     encoder: WantedEncoder
     fingerprint: str
+    kind: str
 
 
 def list_devices() -> tuple[tuple[str, str], ...]:
@@ -263,13 +267,13 @@ def extract_features(
     gpu = workers.device.startswith("cuda")
     with connected(workers.cluster, gpu=gpu) as client:
         wanted = WantedEncoder(workers.open_encoder, workers.device, encoder.weights)
-        fingerprint, batch = yield from _ask(wanted, client, gpu, len(xy))
+        fingerprint, kind, batch = yield from _ask(wanted, client, gpu, len(xy))
         if fingerprint != encoder.fingerprint:
             kept_here = replace(kept_here, key=_key(slide, xy, encoder, fingerprint))
             there = yield from kept_here.whole(shape)
             if there is not None:
                 return there
-        tiles = TilePart(slide.path.resolve(), slide.mpp, slide.colours, xy, wanted, fingerprint)
+        tiles = TilePart(slide.path.resolve(), slide.mpp, slide.colours, xy, wanted, fingerprint, kind)
         encode = partial(_encode_on, client, gpu, tiles)
         return (yield from _in_parts(encode, order, encoder, batch, kept_here))
 
@@ -292,18 +296,25 @@ def _in_parts(
         Given the rows of each part and where features go; its steps count the spots that
         are done, and have as ``partial`` the place of a part that is.
     """
-    size = batch * min(BATCHES_OF_PART, -(-len(order) // (FEWEST_PARTS * batch)))
+    size = batch * max(
+        min(BATCHES_OF_PART, -(-len(order) // (FEWEST_PARTS * batch))), -(-len(order) // (MOST_PARTS * batch))
+    )
     parts = [order[start : start + size] for start in range(0, len(order), size)]
     features = scratch.empty((len(order), encoder.dim), np.float32)
     missing = yield from kept_here.fill(parts, features)
     before = len(order) - sum(map(len, missing))
-    left = len(missing)
+    left, lost = len(missing), None
     if missing:
+        if said := kept_here.make_room(sum(map(len, missing)), features.shape):
+            yield Step(READING, before, len(order), notice=said)
         with closing(encode(missing, features)) as steps:
             for step in steps:
                 left -= step.partial is not None
                 if step.partial is not None and left:  # after the last all are kept as one
-                    kept_here.keep_part(missing[step.partial], features)
+                    said = kept_here.keep_part(missing[step.partial], features)
+                    if said and lost is None:
+                        yield Step(READING, before + step.done, len(order), notice=said)
+                    lost = lost or said
                 yield replace(step, done=before + step.done, total=len(order), partial=None)
     wrong = sum(int((~np.isfinite(features[rows]).all(1)).sum()) for rows in parts)
     if wrong:
@@ -349,12 +360,12 @@ def _encode(
             )
 
 
-def _ask(wanted: WantedEncoder, client: "Client", gpu: bool, total: int) -> Steps[tuple[str, int]]:
+def _ask(wanted: WantedEncoder, client: "Client", gpu: bool, total: int) -> Steps[tuple[str, str, int]]:
     """Return what `describe_encoder` says on the first worker that is there."""
     steps = spread(
         describe_encoder, [wanted], client, stage=READING, unit="parts", names=["the encoder"], gpu=gpu
     )
-    answer: tuple[str, int] | None = None
+    answer: tuple[str, str, int] | None = None
     for step in steps:
         if isinstance(finished := step.partial, Finished):
             if finished.result is None:
@@ -394,8 +405,8 @@ def _encode_on(
         whole = None
 
 
-def describe_encoder(wanted: WantedEncoder) -> Steps[tuple[str, int]]:
-    """Return the fingerprint of an encoder on a worker, and how many tiles it encodes at a time.
+def describe_encoder(wanted: WantedEncoder) -> Steps[tuple[str, str, int]]:
+    """Return the fingerprint of an encoder on a worker, the kind of its device, and tiles at a time.
 
     Raises
     ------
@@ -404,7 +415,7 @@ def describe_encoder(wanted: WantedEncoder) -> Steps[tuple[str, int]]:
     """
     yield Step("Loading the model", 0, 1, "files")
     encoder, device = wanted.opened()
-    return encoder.fingerprint, first_batch(encoder, device)
+    return encoder.fingerprint, device.type, first_batch(encoder, device)
 
 
 def encode_part(part: TilePart) -> Steps[FeatureArray]:
@@ -420,7 +431,7 @@ def encode_part(part: TilePart) -> Steps[FeatureArray]:
         When slide, device or weights are not there under the same name, or the encoder computes otherwise.
     """
     encoder, device = part.encoder.opened()
-    if encoder.fingerprint != part.fingerprint:
+    if (encoder.fingerprint, device.type) != (part.fingerprint, part.kind):
         raise UserError(
             "Workers encode tiles in different ways, some on a GPU and others on a CPU, or on processors of "
             "different kinds; name the device of all with --device, or start workers of one kind."
@@ -531,44 +542,63 @@ class _Kept:
             yield Step(READING_KEPT, done, len(features))
         return missing
 
-    def keep_part(self, rows: Rows, features: FeatureArray) -> None:
-        """Keep the features of one part, unless they are no numbers."""
-        if self.key is not None and np.isfinite(part := features[rows]).all():
-            finish(self._write(self._of_part(rows), part))
+    def make_room(self, spots: int, shape: tuple[int, ...]) -> str | None:
+        """Delete features of other slides that those of `spots` more of this one leave no room for.
+
+        Parts of this slide stay, whatever their size.
+
+        Returns
+        -------
+        A sentence where the features of this slide, of `shape`, are more than may stay of all.
+        """
+        if self.key is None:
+            return None
+        kept.make_room(self.folder, self.most, self.key, coming=4 * spots * shape[1])
+        size = 4 * shape[0] * shape[1]
+        if size <= self.most:
+            return None
+        return (
+            f"The features of {self.name} take about {data_size(size)}, and {data_size(self.most)} of all "
+            "slides are kept: they stay until those of the next slide are kept. Set "
+            f"{kept.variable_of('features')}={math.ceil(1.1 * size / 1e9)} in the environment to keep more."
+        )
+
+    def keep_part(self, rows: Rows, features: FeatureArray) -> str | None:
+        """Keep the features of one part, unless they are no numbers; return a sentence where that failed."""
+        if self.key is None or not np.isfinite(part := features[rows]).all():
+            return None
+        if finish(kept.keep_array(part, self.folder, self._of_part(rows), _KEEPING)) is not None:
+            return None
+        return (
+            f"Features of {self.name} could not be kept in {self.folder}, so that a run that is cancelled "
+            "computes them again; free space there, or see that it may be written."
+        )
 
     def keep(self, features: FeatureArray) -> Steps[None]:
-        """Keep the features of all spots in place of those of parts."""
-        if self.key is not None:
-            yield from self._write(self.key, features, instead_of=f"{self.key}_*")
+        """Keep the features of all spots in place of those of parts, and make room for them.
+
+        Where the cache cannot be written, the next run is slower and nothing else.
+        """
+        if self.key is None:
+            return
+        if (yield from kept.keep_array(features, self.folder, self.key, _KEEPING)) is not None:
+            for part in self.folder.glob(f"{self.key}_*"):
+                kept.discard(part)
+            kept.make_room(self.folder, self.most, self.key)
 
     def _of_part(self, rows: Rows) -> str:
         """Return what a part is kept under; another version may lay parts in another way."""
         return f"{self.key}_{hashlib.sha256(rows.astype('<i8').tobytes()).hexdigest()[:16]}"
 
     def _read(self, entry: Path, shape: tuple[int, int], damaged: str) -> Steps[FeatureArray | None]:
-        if (yield from kept.is_whole(entry, READING_KEPT)):
-            with suppress(OSError, ValueError, EOFError):
-                stored = np.load(entry, mmap_mode="r", allow_pickle=False)
-                if stored.shape == shape and stored.dtype == np.float32:
-                    found = scratch.empty(shape, np.float32)
-                    found[:] = stored
-                    return found
+        stored = yield from kept.read_array(entry, READING_KEPT)
+        if stored is not None and stored.shape == shape and stored.dtype == np.float32:
+            found = scratch.empty(shape, np.float32)
+            found[:] = stored
+            return found
+        del stored  # an open file stays, on systems that mind
         if not entry.exists():  # another process made room
             return None
         kept.discard(entry)
         yield Step(READING, 0, shape[0], notice=damaged)
         return None
-
-    def _write(self, key: str, features: FeatureArray, instead_of: str = "") -> Steps[None]:
-        """Keep `features`; where the cache cannot be written, the next run is slower and nothing else."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with unfinished(self.folder / f"{key}.npy") as place:
-                with place.open("wb") as stream:
-                    np.save(stream, features)
-                entry = yield from kept.store(place, self.folder, key, ".npy", "Keeping features")
-            for other in self.folder.glob(instead_of) if instead_of else ():
-                kept.discard(other)
-            kept.make_room(entry, self.most)
-        except (OSError, Unwritable):
-            return

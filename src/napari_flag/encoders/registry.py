@@ -29,7 +29,7 @@ class Encoder(Protocol):
         SHA-256 of its weights, whatever file they came from.
     fingerprint
         What its features are kept under: `weights`, or another hash where this device computes otherwise
-        than by their definition.
+        than by their definition, in half precision or in integers (`state_dicts.computed_in`).
     """
 
     name: str

@@ -117,7 +117,7 @@ def import_published(checkpoint: Path, config: Path, genes: Path, mpp: float, ou
         "encoder": {
             "name": row.name,
             "licence": row.licence,
-            "fingerprint": open_encoder(row.name, "cpu").fingerprint,
+            "fingerprint": open_encoder(row.name, "cpu").weights,
         },
         "window_um": window_um,
         "sampler": {"solver": network.solver, "steps": network.config.solver_steps, "draws": samples},

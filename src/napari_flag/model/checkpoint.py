@@ -203,10 +203,10 @@ class Checkpoint:
         if row.recipe is None:
             return build_encoder(self.encoder, self.part(_ENCODER), device)
         encoder = open_encoder(self.encoder, device)
-        if encoder.fingerprint != _encoder_fingerprint(self.card):
+        if encoder.weights != _encoder_fingerprint(self.card):
             raise UserError(
                 f'The weights "{self.name}" were trained with another version of {row.title} than the one '
-                f"on this computer ({encoder.fingerprint[:12]}…), so its features would mean something "
+                f"on this computer ({encoder.weights[:12]}…), so its features would mean something "
                 "else; get the version they name, or train again with this one."
             )
         return encoder
@@ -394,7 +394,8 @@ def save_checkpoint(
     genes
         In the order of the outputs.
     card
-        The data card; for a foundation encoder ``card["encoder"]["fingerprint"]`` must be there.
+        The data card; for a foundation encoder ``card["encoder"]["fingerprint"]``, the SHA-256 of its
+        weights, must be there.
     out_of_distribution
         What lets the weights score how far a slide lies from their training tissue.
     method
@@ -426,7 +427,7 @@ def save_checkpoint(
 
 
 def _encoder_fingerprint(card: dict[str, Any]) -> str:
-    """Return the fingerprint of the foundation encoder a card names, "" where it names none."""
+    """Return the SHA-256 of the weights of the foundation encoder a card names, "" where it names none."""
     encoder = card.get("encoder")
     return str(encoder.get("fingerprint", "")) if isinstance(encoder, dict) else ""
 

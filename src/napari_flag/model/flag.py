@@ -181,22 +181,23 @@ class Flag(nn.Module):
     def encode(self, features: Tensor, graph: GraphTensors) -> Context:
         """Encode a slide once, from its raw (n, d) features and its graph."""
         graph = self.seen(graph)
-        normalised = self.normalization.features(features)  # (n, c)
+        centre = self.normalization.centre(features)  # (d,), once: features may be larger than memory
+        normalised = self.normalization.features(features, centre)  # (n, c)
         spatial = self.spatial(normalised, graph)  # (n, context_width)
-        location, scale = self.normalization.expression(features)  # (G,) each
-        factors = self.normalization.level_factors(features)  # (p, G)
+        location, scale = self.normalization.expression(centre)  # (G,) each
+        factors = self.normalization.level_factors(centre)  # (p, G)
         spread = self.get_buffer("spread")
         if self.mean_head is None:
             latent, scale = latent_of(location), latent_scale(scale) * spread
             nothing = Observation.of(np.zeros(1), np.zeros(len(spread)))
             return Context(spatial, latent.expand(len(features), -1), scale, factors, nothing, None)
         variance = spread.square() + factors.square().sum(0)
-        resemblance = self.normalization.resemblance(features).cpu().numpy()
+        resemblance = self.normalization.resemblance(centre).cpu().numpy()
         depth = mixed_quantiles(self.get_buffer("depth").cpu().numpy(), resemblance)
         observation = Observation.of(depth, variance.cpu().numpy())
         shape = len(features), len(spread)
         expected, rates = scratch.empty(shape, np.float64), scratch.empty(shape, np.float32)
-        novelty = self.normalization.novelty(features)
+        novelty = self.normalization.novelty(centre)
         for rows, smooth in self.mean_head.blocks(normalised, self.lifted(normalised), graph, novelty):
             expected[rows] = (location + scale * smooth).clamp_min(LEAST).double().cpu().numpy()
             rates[rows] = observation.latent(expected[rows])

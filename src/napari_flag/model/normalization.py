@@ -32,6 +32,8 @@ _FLOOR: Final = 0.2
 class SlideNormalization:
     """What is stored of the training slides, and the normalisation of a slide by it.
 
+    All that is known of a slide as a whole is asked by its `centre`, which takes a pass over its features.
+
     Parameters
     ----------
     mean, spread
@@ -62,56 +64,59 @@ class SlideNormalization:
     shares: Tensor
     patients: Tensor
 
-    def features(self, features: Tensor) -> Tensor:
-        """Return the (n, c) components of one slide's (n, d) features, standardised over that slide."""
-        moments = self._moments(features)
+    def centre(self, features: Tensor) -> Tensor:
+        """Return the (d,) mean over one slide of its (n, d) features in training spreads."""
+        sums = [((rows - self.mean) / self.spread).sum(0) for rows in _blocks(features)]
+        return torch.stack(sums).sum(0) / len(features)
+
+    def features(self, features: Tensor, centre: Tensor | None = None) -> Tensor:
+        """Return the (n, c) components of one slide's (n, d) features, standardised over that slide.
+
+        `centre` is theirs, where it is known.
+        """
+        moments = self._moments(features, self.centre(features) if centre is None else centre)
         return torch.cat([self._standardised(rows, *moments) @ self.axes for rows in _blocks(features)])
 
     def standardise(self, features: Tensor) -> Tensor:
         """Standardise the (n, d) features of one slide over that slide."""
-        return self._standardised(features, *self._moments(features))
+        return self._standardised(features, *self._moments(features, self.centre(features)))
 
     def _standardised(self, features: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
         return ((features - self.mean) / self.spread - centre) / (spread + _FLOOR)
 
-    def _moments(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def _moments(self, features: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
         """Return the (d,) mean and spread over one slide of its (n, d) features in training spreads."""
-        centre = self._centre(features)
         squares = [((rows - self.mean) / self.spread - centre).square().sum(0) for rows in _blocks(features)]
         return centre, (torch.stack(squares).sum(0) / len(features)).sqrt()
 
-    def slide_weights(self, features: Tensor) -> Tensor:
-        """Return (m,) weights, summing to 1, of the training slides for a slide with these features."""
-        return torch.softmax(-self._remoteness(features), dim=0)
+    def slide_weights(self, centre: Tensor) -> Tensor:
+        """Return (m,) weights, summing to 1, of the training slides for a slide of this (d,) centre."""
+        return torch.softmax(-self._remoteness(centre), dim=0)
 
-    def novelty(self, features: Tensor) -> Tensor:
+    def novelty(self, centre: Tensor) -> Tensor:
         """Return () from 0, like the nearest training slide, to 1, unlike all of them."""
-        return -torch.expm1(-self._remoteness(features).min())
+        return -torch.expm1(-self._remoteness(centre).min())
 
-    def resemblance(self, features: Tensor) -> Tensor:
+    def resemblance(self, centre: Tensor) -> Tensor:
         """Return (m,) shares, summing to 1, that residuals of the training slides have in this one's."""
-        weights = self.slide_weights(features)
-        return weights + self.novelty(features) * (self.shares - weights)
+        weights = self.slide_weights(centre)
+        return weights + self.novelty(centre) * (self.shares - weights)
 
-    def expression(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the (G,) location and scale expected of a slide with these (n, d) features."""
-        weights, novelty = self.slide_weights(features), self.novelty(features)  # (m,), ()
+    def expression(self, centre: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the (G,) location and scale expected of a slide of this (d,) centre."""
+        weights, novelty = self.slide_weights(centre), self.novelty(centre)  # (m,), ()
         known = weights @ self.location, weights @ self.scale  # (G,) each
         prior = self.prior_location, self.prior_scale
         location, scale = (a + novelty * (b - a) for a, b in zip(known, prior, strict=True))
         return location, scale
 
-    def level_factors(self, features: Tensor) -> Tensor:
+    def level_factors(self, centre: Tensor) -> Tensor:
         """Return (p, G) factors of what is not known of the slide's level, ln(counts)."""
-        return self.novelty(features).sqrt() * self.patients
+        return self.novelty(centre).sqrt() * self.patients
 
-    def _centre(self, features: Tensor) -> Tensor:
-        sums = [((rows - self.mean) / self.spread).sum(0) for rows in _blocks(features)]
-        return torch.stack(sums).sum(0) / len(features)
-
-    def _remoteness(self, features: Tensor) -> Tensor:
+    def _remoteness(self, centre: Tensor) -> Tensor:
         """Return (m,) how far each training slide lies: its weight is e to the minus this."""
-        distance = ((self.centres - self._centre(features)) ** 2).mean(1)
+        distance = ((self.centres - centre) ** 2).mean(1)
         return (distance / SOFTNESS) ** _STEEPNESS
 
 

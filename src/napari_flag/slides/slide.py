@@ -1,5 +1,6 @@
 """Slides: pixels of every pyramid level by window, and µm per pixel with its source."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,6 +19,11 @@ from napari_flag.slides.file_identity import content_hash, neutral_name, why_per
 from napari_flag.slides.formats.opening import open_reader
 from napari_flag.slides.formats.pyramid import cached_reader, has_pyramid
 from napari_flag.slides.formats.readers import Reader, Size, UInt8Array, mirrored
+
+_AT_ONCE: Final = 2**23
+"""Pixels of a window that is read to be made smaller: some 80 MB as stored, as RGB and in Pillow's memory."""
+_ROWS: Final = 512
+"""Of a window: as many as tiles usually have, so that few are decoded more than once."""
 
 
 class LazyLevel:
@@ -191,14 +197,18 @@ class Slide:
         return np.asarray(Image.fromarray(reduced).resize(target, Image.Resampling.BOX, box=box))
 
     def _reduced(self, level: int, step: int) -> UInt8Array:
-        """Return the means of `step` × `step` blocks of `level`, read band by band."""
+        """Return the means of `step` × `step` blocks of `level`, read window by window."""
         from PIL import Image
 
         width, height = self.levels[level]
+        across, down = _window_of(width, step)
         bands = []
-        for y in range(0, height, step * 128):
-            band = self.reader.read(0, y, width, min(step * 128, height - y), level)
-            bands.append(band if step == 1 else np.asarray(Image.fromarray(band).reduce(step)))
+        for y in range(0, height, down):
+            band = []
+            for x in range(0, width, across):
+                pixels = self.reader.read(x, y, min(across, width - x), min(down, height - y), level)
+                band.append(pixels if step == 1 else np.asarray(Image.fromarray(pixels).reduce(step)))
+            bands.append(np.concatenate(band, axis=1))
         return np.concatenate(bands)
 
     def with_mpp(self, mpp: float, source: str = SET_BY_HAND) -> "Slide":
@@ -329,6 +339,17 @@ def name_in_results(path: Path, keep: bool = False, name: str = "") -> str:
     """
     name = name or slide_name(path)
     return name if keep or why_personal(name) is None else neutral_name(content_hash(path))
+
+
+def _window_of(width: int, step: int) -> Size:
+    """Return width and height, multiples of `step`, of windows in which a level `width` px wide is read.
+
+    Full rows, as strips are stored, where `_ROWS` of them are no more than `_AT_ONCE` pixels; else squares.
+    """
+    if width * max(_ROWS, step) <= _AT_ONCE:
+        return -(-width // step) * step, max(1, _AT_ONCE // (width * step)) * step
+    side = max(1, math.isqrt(_AT_ONCE) // step) * step
+    return side, side
 
 
 def _downsample(full: Size, level: Size) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.slides.formats.readers import UInt8Array
+from napari_flag.slides.overview import overview
 from napari_flag.slides.slide import Slide
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def find_tissue(slide: Slide) -> Tissue:
     -------
     Tissue, whose mask is empty on a slide without any.
     """
-    image = slide.thumbnail(_longest(slide))
+    image = overview(slide, _longest(slide))
     downsample = max(slide.size) / max(image.shape[:2])
     pixel_um = downsample * slide.mpp if slide.mpp else WORKING_UM
     ink = _not_stain(image)
@@ -242,7 +243,7 @@ def read_colours(slide: Slide) -> Colours:
     Optical density is taken against the palest pixels of the picture itself, so that the scanner's white
     balance and cream or grey glass do not matter.
     """
-    image = slide.thumbnail(LOOKED_AT).astype(np.float32).reshape(-1, 3)
+    image = overview(slide, LOOKED_AT).astype(np.float32).reshape(-1, 3)
     light = image.max(axis=1) >= DARK_FIELD
     dark = 1 - float(light.mean())
     if light.sum() < 50:

@@ -16,6 +16,7 @@ from tests.small_encoders import (
     write_published,
 )
 
+from napari_flag.encoders.foundation import loader
 from napari_flag.encoders.foundation.architectures import ConchVit, Pooling, TimmVit
 from napari_flag.encoders.foundation.loader import FoundationEncoder, load_foundation
 from napari_flag.errors import UserError
@@ -153,6 +154,29 @@ def test_half_precision_is_for_the_gpu_alone():
     assert images.dtype is torch.float32
     assert next(encoder._network.parameters()).dtype is torch.float32
     assert encoder._type is torch.float32
+
+
+def test_features_in_half_precision_have_a_fingerprint_of_their_own(monkeypatch):
+    row = shrink(ROW["uni2-h"])
+    network = random_network(row)
+    full = FoundationEncoder(row, network)
+    assert full.fingerprint == full.weights
+    found = {full.fingerprint}
+    for half in (torch.float16, torch.bfloat16):
+        monkeypatch.setattr(loader, "_computing_type", lambda *_, half=half: half)
+        encoder = FoundationEncoder(row, network)
+        assert encoder.weights == full.weights
+        found.add(encoder.fingerprint)
+    assert len(found) == 3
+
+
+@pytest.mark.gpu
+def test_features_of_a_gpu_are_kept_apart_from_those_of_a_cpu():
+    row = shrink(ROW["uni2-h"])
+    network = random_network(row)
+    on_gpu, on_cpu = (FoundationEncoder(row, network, device) for device in ("cuda", "cpu"))
+    assert on_gpu.weights == on_cpu.weights
+    assert on_gpu.fingerprint != on_cpu.fingerprint
 
 
 @pytest.mark.gpu

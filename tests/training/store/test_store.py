@@ -88,6 +88,18 @@ def test_the_graph_is_that_of_the_spots_with_likeness_under_any_features(made):
         np.testing.assert_array_equal(getattr(found, part), getattr(expected, part))
 
 
+def test_weights_of_an_encoder_are_stated_whatever_its_device_computed_in(made, hest, tmp_path):
+    encoder = TinyEncoder()
+    encoder.fingerprint = "a" * 64  # as on a GPU
+    one = plan_of(hest, panel=None)
+    one = replace(one, sources=one.sources[:1])
+    slide = finish(build_store(one, tmp_path / "gpu", encoding(encoder=encoder))).slide("TST1")
+    assert slide.feature_settings("tiny")["fingerprint"] == "a" * 64
+    assert slide.encoder_weights("tiny") == made.slide("TST1").encoder_weights("tiny") == "f" * 64
+    del slide.record["stages"]["features-tiny"]["weights"]  # as earlier versions wrote it
+    assert slide.encoder_weights("tiny") == "a" * 64
+
+
 def test_features_of_a_slide_depend_on_nothing_but_it_and_the_encoder(made, hest, tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "CHUNK", 3)
     one = plan_of(hest, panel=None)

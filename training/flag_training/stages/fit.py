@@ -124,8 +124,7 @@ def _encoder(store: StoreConfig | None, slide: str, data: Path) -> dict[str, str
     name = store.encoder if store else "embedded"
     description = {"name": name, "licence": find_encoder(name).licence}
     if store:
-        settings = open_store(data / store.path).slide(slide).feature_settings(name)
-        description["fingerprint"] = str(settings["fingerprint"])
+        description["fingerprint"] = open_store(data / store.path).slide(slide).encoder_weights(name)
     return description
 
 

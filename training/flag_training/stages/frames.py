@@ -218,10 +218,11 @@ def left_out(network: Flag, cohort: Cohort, folds: tuple[npt.NDArray[np.int64], 
         for number, ((_, features), rows) in enumerate(zip(pairs, kept, strict=True)):
             if rows.all():
                 continue
-            level, width = seen.expression(features[0])
+            centre = seen.centre(features[0])
+            level, width = seen.expression(centre)
             location[number][~rows], scale[number][~rows] = level, width
-            novelty[number][~rows] = seen.novelty(features[0])
-            resemblance[number, used] += seen.resemblance(features[0]) * (~rows).float().mean()
+            novelty[number][~rows] = seen.novelty(centre)
+            resemblance[number, used] += seen.resemblance(centre) * (~rows).float().mean()
     return Frames(torch.cat(location), torch.cat(scale), torch.cat(novelty), resemblance)
 
 

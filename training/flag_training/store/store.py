@@ -235,6 +235,11 @@ class StoredSlide:
         settings: Mapping[str, Any] = self.record["stages"][f"{FEATURES}{encoder}"]["settings"]
         return settings
 
+    def encoder_weights(self, encoder: str) -> str:
+        """Return the SHA-256 of the weights that made the features, whatever the device computed in."""
+        stage = self.record["stages"][f"{FEATURES}{encoder}"]
+        return str(stage.get("weights", stage["settings"]["fingerprint"]))  # the same in earlier versions
+
     def graph(self, features: npt.NDArray[np.float32] | None = None) -> SpotGraph:
         """Return the spatial graph; likeness is that of `features` (n, d), or 0 without."""
         with np.load(self._file(TABLES, "graph.npz")) as stored:

@@ -224,7 +224,11 @@ def write_features(stored: StoredSlide, image: Slide, task: FeatureTask) -> Step
             stream.write(np.load(files[number])[view].astype("<f4").data)
             yield Step(f"Joining the features of {stored.name}", number + 1, len(files), "chunks")
     stages = dict(stored.record["stages"])
-    stages[task.stage] = {"settings": settings, "files": {final.name: (yield from describe_file(final))}}
+    stages[task.stage] = {
+        "settings": settings,
+        "weights": task.encoder.weights,  # beside what the device computes in, which the settings state
+        "files": {final.name: (yield from describe_file(final))},
+    }
     write_record(stored.folder / SLIDE_RECORD, {**stored.record, "stages": stages})
     shutil.rmtree(parts)
 

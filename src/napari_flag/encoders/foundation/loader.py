@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from napari_flag.encoders.foundation.catalogue import EncoderRow, Precision, Recipe
-from napari_flag.encoders.foundation.state_dicts import fill, fingerprint, read_tensors
+from napari_flag.encoders.foundation.state_dicts import computed_in, fill, fingerprint, read_tensors
 from napari_flag.errors import UserError
 
 _TYPES: Final[dict[Precision, torch.dtype]] = {
@@ -36,19 +36,22 @@ class FoundationEncoder:
     ----------
     name, dim, tile_px, mpp
         As in the row.
-    weights, fingerprint
+    weights
         SHA-256 of the weights, whatever file they came from.
+    fingerprint
+        The same in float32; another in the row's precision on a GPU.
     """
 
     def __init__(self, row: EncoderRow, network: nn.Module, device: torch.device | str = "cpu") -> None:
         if row.recipe is None:
             raise ValueError(f"{row.name} has no recipe")
         self.name, self.dim, self.tile_px, self.mpp = row.name, row.dim, row.tile_px, row.mpp
-        self.weights = self.fingerprint = fingerprint(network.state_dict())
+        self.weights = fingerprint(network.state_dict())
         self.device = torch.device(device)
         self._recipe: Recipe = row.recipe
         self._network = network.eval().to(self.device)
         self._type = _computing_type(row.recipe.precision, self.device)
+        self.fingerprint = computed_in(self.weights, self._type)
         mean, spread = (torch.tensor(part).view(3, 1, 1) for part in row.recipe.normalisation)
         self._mean, self._spread = mean.to(self.device), spread.to(self.device)
 

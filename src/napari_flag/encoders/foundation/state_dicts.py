@@ -107,6 +107,16 @@ def fingerprint(tensors: Tensors) -> str:
     return digest.hexdigest()
 
 
+def computed_in(weights: str, arithmetic: torch.dtype) -> str:
+    """Return the fingerprint of features that weights of the SHA-256 `weights` make in an `arithmetic`.
+
+    That of the weights in float32, by which features are defined, and another in any other.
+    """
+    if arithmetic is torch.float32:
+        return weights
+    return hashlib.sha256(f"{weights} {str(arithmetic).removeprefix('torch.')}".encode()).hexdigest()
+
+
 def from_transformers(tensors: Tensors, grid: Grid, *, registers: bool) -> dict[str, Tensor]:
     """Rename the tensors of a ``ViTModel`` or ``Dinov2Model`` as timm's transformer calls them.
 

@@ -170,7 +170,7 @@ def _build(reader: Reader, levels: tuple[Size, ...], path: Path, folder: Path, k
             f"The image pyramid of {path.name} cannot be kept ({str(error).split(';')[0]}); free space there "
             "or choose another cache folder."
         ) from error
-    cache.make_room(entry, most, outdated=f"{_place_key(path)}-")
+    cache.make_room(folder, most, entry.name, outdated=f"{_place_key(path)}-")
     return entry
 
 
