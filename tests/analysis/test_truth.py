@@ -277,7 +277,11 @@ def test_genes_that_are_all_in_other_letters_are_refused_with_either_spelling(pr
 def test_an_extent_is_cut_in_parts_as_whole_and_a_slice_of_it_as_its_places(prediction, sparsely):
     matrix = sparse.csc_array(prediction.X) if sparsely else prediction.X
     gapped = np.array([0, 2, 3, 9, 20])
-    for spots, genes in ((np.arange(36), np.arange(6)), (gapped, np.array([4, 1])), (gapped, np.arange(2, 5))):
+    for spots, genes in (
+        (np.arange(36), np.arange(6)),
+        (gapped, np.array([4, 1])),
+        (gapped, np.arange(2, 5)),
+    ):
         extent = truth.Extent(spots, genes)
         known = prediction.X[np.ix_(spots, genes)].astype(np.float64)
         np.testing.assert_array_equal(extent.cut(matrix), known)
