@@ -63,8 +63,8 @@ class Preview:
     rows
         (b,) int64 positions among the spots predicted that came last.
     values
-        (n, G) float32 log2(count + 1), the expectation, in the array that becomes the result: later chunks are
-        written into it, and NaN is what none has reached.
+        (n, G) float32 log2(count + 1), the expectation, in the array that becomes the result: later chunks
+        are written into it, and NaN is what none has reached.
     genes
         G gene symbols.
     """
@@ -104,8 +104,8 @@ def sample_expression(
 
     Yields
     ------
-    A `Step` per evaluation; when a chunk is expected, and not drawn yet, its ``partial`` is a `Preview`, which
-    holds the array of all chunks.
+    A `Step` per evaluation; when a chunk is expected, and not drawn yet, its ``partial`` is a `Preview`,
+    which holds the array of all chunks.
 
     Raises
     ------

@@ -99,8 +99,8 @@ def learned_on(adata: "AnnData", source: str, numbers: Numbers | None = None) ->
     if spots <= domains.MOST_SPOTS or method_of(adata, source) is None:
         return ""
     return (
-        f"Domains were learned on {counted_of(domains.MOST_SPOTS, spots, 'spot')} drawn at random; each other "
-        "spot has the domain that it is most like."
+        f"Domains were learned on {counted_of(domains.MOST_SPOTS, spots, 'spot')} drawn at random; each "
+        "other spot has the domain that it is most like."
     )
 
 

@@ -123,9 +123,9 @@ class Leiden:
     ) -> Steps[Labels]:
         """Return (n,) domains of all spots, from those `learned` on the spots `drawn`, which keep theirs.
 
-        Another spot takes the domain that it would be joined to most by the joint graph: the share of it among
-        its `nearest` drawn spots in composition, and the mean of that share over its neighbours, weighted as
-        the two graphs are.
+        Another spot takes the domain that it would be joined to most by the joint graph: the share of it
+        among its `nearest` drawn spots in composition, and the mean of that share over its neighbours,
+        weighted as the two graphs are.
         """
         n, domains = len(components), int(learned.max()) + 1
         alike = np.zeros((n, domains), np.float32)
@@ -141,7 +141,7 @@ class Leiden:
             alike[start : start + len(part)] = votes.reshape(len(part), domains)
         alike[drawn] = np.eye(domains, dtype=np.float32)[learned]
         nearby = yield from in_background("Assigning spots to domains", weights.__matmul__, alike)
-        found = ((1.0 - self.share) * alike + self.share * nearby).argmax(axis=1)
+        found: Labels = ((1.0 - self.share) * alike + self.share * nearby).argmax(axis=1)
         found[drawn] = learned
         return found
 
@@ -297,7 +297,8 @@ def principal_components(values: Values, keep: int = COMPONENTS) -> Steps[FloatA
 def _composition(values: Values, start: int) -> FloatArray:
     """Return (≤ SPOTS_AT_ONCE, G) values of the spots from `start`, less the mean of each over the genes."""
     part = np.asarray(values[start : start + SPOTS_AT_ONCE], np.float64)
-    return part - part.mean(axis=1, keepdims=True)
+    pure: FloatArray = part - part.mean(axis=1, keepdims=True)
+    return pure
 
 
 def drawn_spots(n: int, seed: int) -> Labels | None:
@@ -310,7 +311,7 @@ def drawn_spots(n: int, seed: int) -> Labels | None:
 def smallest(values: npt.NDArray[Any], k: int) -> Labels:
     """Return the (n, k) columns of the smallest of each row of (n, m) values, in any order.
 
-    They lie in the k blocks of columns with the smallest least value, which are found in a seventh of the time.
+    They lie in the k blocks of columns with the smallest least value, found in a seventh of the time.
     """
     rows, columns = values.shape
     if columns % BLOCK or columns // BLOCK <= k:

@@ -314,7 +314,7 @@ class DomainChoice:
             self.source.value = PREDICTED
 
     def show_agreement(self, adata: "AnnData | None") -> None:
-        """Say how far domains agree with each other, and with the labels, and on how many they were learned."""
+        """Say how far domains agree with each other and the labels, and what part they were learned on."""
         text = "" if adata is None else describe_labels(adata)
         self.to_labels.setText(text)
         self.to_labels.setVisible(bool(text))
