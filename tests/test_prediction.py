@@ -154,7 +154,7 @@ def test_previews_arrive_and_add_up_to_the_result(predict, whole, monkeypatch):
 
     def show(step):
         if isinstance(step.partial, Preview):
-            seen[step.partial.rows] = step.partial.values
+            seen[step.partial.rows] = step.partial.values[step.partial.rows]
 
     predict(seed=3, on_step=show)
     np.testing.assert_allclose(seen, whole.X, atol=1e-4)

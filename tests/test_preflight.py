@@ -12,7 +12,7 @@ from tests.fakes import FakeSlide, fake_prediction, fake_xy
 from tests.slide_files import tissue_picture
 
 import napari_flag as nf
-from napari_flag import inputs, keys, prediction
+from napari_flag import inputs, keys, prediction, preflight
 from napari_flag.cli import main
 from napari_flag.encoders.embedded import TILE_UM_PER_PX
 from napari_flag.encoders.registry import find_encoder
@@ -364,6 +364,15 @@ def test_asking_reads_no_pixels_of_a_slide_that_nobody_has_looked_at(monkeypatch
     slide = FakeSlide()
     monkeypatch.setattr(slide, "thumbnail", lambda *_: pytest.fail("read"))
     assert check(slide, array_of(), weights()).warnings == ()
+
+
+def test_places_of_a_table_are_looked_at_in_the_job_that_reads_it_and_not_when_the_window_asks(monkeypatch):
+    with open_slide(demo_slide()) as slide:
+        table = finish(inputs.read_table(demo_table(), slide))
+        for name in ("misplaced", "mirrored", "estimate_mpp"):
+            monkeypatch.setattr(preflight, name, lambda spots: pytest.fail("looked at again"))
+        moved = replace(table, spots=replace(table.spots, pitch_um=table.spots.pitch_um))
+        assert check(slide, moved).blocking == check(slide, table).blocking == ()
 
 
 def test_opening_a_slide_to_look_at_it_reads_its_colours_in_the_same_job():

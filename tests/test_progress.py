@@ -1,8 +1,10 @@
 import io
+import threading
+import time
 
 import pytest
 
-from napari_flag.progress import ProgressBar, Step, TimeLeft, Timings, say_duration
+from napari_flag.progress import ProgressBar, Step, TimeLeft, Timings, finish, in_background, say_duration
 
 
 class Clock:
@@ -123,3 +125,30 @@ def test_a_log_file_has_no_bar_but_every_notice_once():
         for done in range(3):
             bar(Step("Sampling", done, 3, notice="The batch was halved."))
     assert log.getvalue() == "Note: The batch was halved.\n"
+
+
+def test_work_without_steps_yields_some_and_is_let_be_when_cancelled():
+    go_on, said = threading.Event(), []
+
+    def work(number, *, more):
+        go_on.wait(10)
+        if number < 0:
+            raise ValueError("below 0")
+        return number + more
+
+    def on_step(step):
+        said.append(step.stage)
+        if len(said) == 3:
+            go_on.set()
+
+    assert finish(in_background("Adding", work, 1, more=2), on_step) == 3
+    assert said[:3] == ["Adding"] * 3
+    with pytest.raises(ValueError, match="below 0"):
+        finish(in_background(Step("Adding", 0), work, -1, more=0))
+    go_on.clear()
+    steps = in_background("Adding", work, 1, more=2)
+    next(steps), next(steps)
+    started = time.monotonic()
+    steps.close()
+    assert time.monotonic() - started < 5
+    go_on.set()

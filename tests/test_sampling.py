@@ -8,7 +8,7 @@ from napari_flag import prediction_file
 from napari_flag.methods.moments import Moments
 from napari_flag.model.samplers import SamplerSettings
 from napari_flag.progress import finish
-from napari_flag.sampling import Preview, PreviewBuilder, sample_expression
+from napari_flag.sampling import Preview, preview_of, sample_expression
 from napari_flag.slides.spots import Spots
 
 IDS = tuple(f"spot{i}" for i in range(12))
@@ -86,11 +86,14 @@ def test_each_chunk_is_shown_before_it_is_drawn_and_progress_never_goes_back(chu
         steps.append(step)
         if isinstance(step.partial, Preview):
             assert step.partial.rows[0] not in begun
+            done = int(step.partial.rows[-1]) + 1
+            np.testing.assert_array_equal(step.partial.values[:done], np.tile(LEVELS, (done, 1)))
+            assert np.isnan(step.partial.values[done:]).all(), "spots that are still coming"
 
-    sample(Watched(), on_step)
+    found = sample(Watched(), on_step)
     shown = [step.partial for step in steps if step.partial is not None]
     np.testing.assert_array_equal(np.concatenate([preview.rows for preview in shown]), ROWS)
-    np.testing.assert_array_equal(np.concatenate([preview.values for preview in shown])[5], LEVELS)
+    assert all(np.shares_memory(preview.values, found.mean) for preview in shown), "nothing is copied"
     done = [step.done for step in steps]
     assert done == sorted(done)
     assert done[-1] == 12
@@ -150,31 +153,9 @@ def spots_of_a_slide(number=16):
     return Spots(ids, xy, diameter_um=100.0, pitch_um=200.0, lattice="square", array=array)
 
 
-def chunk(rows, value):
-    return Preview(np.array(rows), np.full((len(rows), 2), value, np.float32), ("A", "B"))
-
-
-def test_a_preview_shows_the_spots_done_so_far_in_their_order_and_copies_none_of_the_first():
-    spots = spots_of_a_slide()
-    builder = PreviewBuilder(FakeSlide(), spots)
-    builder.add(chunk([0, 1], 1))
-    first = builder.adata()
-    builder.add(chunk([2, 3], 2))
-    builder.add(chunk([1], 3))
-    second = builder.adata()
-    np.testing.assert_array_equal(second.X[:, 0], [1, 3, 2, 2])
-    assert np.shares_memory(first.X, second.X)
-    builder.add(chunk([7], 4))
-    apart = builder.adata()
-    assert list(apart.obs_names) == [*spots.ids[:4], spots.ids[7]]
-    np.testing.assert_array_equal(apart.X[:, 1], [1, 3, 2, 2, 4])
-
-
 def test_a_preview_states_slide_and_spots_as_a_prediction_does():
     slide, spots = FakeSlide(), spots_of_a_slide()
-    builder = PreviewBuilder(slide, spots)
-    builder.add(chunk(range(16), 1))
-    shown = builder.adata()
+    shown = preview_of(Preview(np.arange(16), np.ones((16, 2), np.float32), ("A", "B")), slide, spots)
     assert prediction_file.find_fault(shown) is None
     assert prediction_file.slide_size(shown) == slide.size
     assert prediction_file.um_per_px(shown) == slide.mpp

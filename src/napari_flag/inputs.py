@@ -404,7 +404,9 @@ def read_table(path: Path, slide: Slide) -> Steps[SpotTable]:
     """Read the spots of a table, folder or h5ad that belong to `slide`."""
     yield Step("Reading spots", 0)
     table = read_spots(path, slide=slide)
-    preflight.suggested_mpp(table.spots)  # both are kept: the window asks for them, and must not wait
+    yield Step("Looking at the spots", 0)
+    preflight.suggested_mpp(table.spots)  # all three are kept: the window asks for them, and must not wait
+    preflight.placed(table.spots)
     typical_pitch(table.spots.xy)
     return table
 

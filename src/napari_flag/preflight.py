@@ -121,7 +121,7 @@ def check(
     if checkpoint is not None:
         blocking += too_coarse(slide, array, checkpoint.encoder, scale)
     warnings = [] if look is None else picture_doubts(slide.path.name, look.colours)
-    wrong, turned = _placed(array)
+    wrong, turned = placed(array)
     if turned:
         warnings.append(MIRRORED)
     if wrong is not None:
@@ -211,8 +211,11 @@ _WRONG_ANYWAY: Final = (
 )
 
 
-def _placed(spots: Spots | None) -> tuple[str | None, bool]:
-    """Return why places and array of spots cannot both be right, and whether they lie mirrored; kept."""
+def placed(spots: Spots | None) -> tuple[str | None, bool]:
+    """Return why places and array of spots cannot both be right, and whether they lie mirrored.
+
+    Kept as long as the spots: half a million take seconds, so the job that reads a table asks first.
+    """
     if spots is None or spots.laid:
         return None, False
     key = (id(spots.xy), id(spots.array), id(spots.ids), spots.lattice)

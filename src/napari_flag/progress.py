@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -84,6 +85,32 @@ def one_step(stage: str, work: Callable[..., T], *args: Any) -> Steps[T]:
     """Run ``work(*args)`` as long work of a single `Step`, which is shown before it begins."""
     yield Step(stage, 0)
     return work(*args)
+
+
+WAIT_S: Final = 0.25
+"""Seconds between the steps of work that has none of its own."""
+
+
+def in_background(step: Step | str, work: Callable[..., T], *args: Any, **options: Any) -> Steps[T]:
+    """Run ``work(*args, **options)`` in a thread of its own, so that what takes seconds can be cancelled.
+
+    Parameters
+    ----------
+    step
+        Yielded until it is done, or the name of its stage.
+    work
+        Changes nothing: once cancelled, it runs to its end, and what it returns is let be.
+    """
+    step = Step(step, 0) if isinstance(step, str) else step
+    yield step
+    pool = ThreadPoolExecutor(1, thread_name_prefix="background")
+    try:
+        doing = pool.submit(work, *args, **options)
+        while wait([doing], WAIT_S).not_done:
+            yield step
+        return doing.result()
+    finally:
+        pool.shutdown(wait=False)
 
 
 class ProgressBar:

@@ -27,6 +27,8 @@ _TOKENS_CPU: Final = 16_000
 """Values (spots × genes × draws) drawn at once on the CPU: about a quarter of a second an evaluation."""
 _TOKENS_GPU: Final = 400_000
 """The same on a GPU, where larger chunks are faster until memory runs out."""
+_EMPTIED: Final = 2**26
+"""Values set to NaN at once: a quarter of a second, where they lie in a file."""
 _EXPECTING: Final = 0.1
 """Share of a chunk that counts as done with its expectation, which most methods have in closed form."""
 
@@ -54,14 +56,15 @@ class Expression:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """Chunk of a prediction that can be shown while the rest is computed.
+    """Prediction that can be shown while the rest is computed.
 
     Parameters
     ----------
     rows
-        (b,) int64 positions among the spots predicted.
+        (b,) int64 positions among the spots predicted that came last.
     values
-        (b, G) float32 log2(count + 1), the expectation.
+        (n, G) float32 log2(count + 1), the expectation, in the array that becomes the result: later chunks
+        are written into it, and NaN is what none has reached.
     genes
         G gene symbols.
     """
@@ -71,39 +74,9 @@ class Preview:
     genes: tuple[str, ...]
 
 
-class PreviewBuilder:
-    """Collects the chunks of a running prediction into an AnnData of the spots done so far.
-
-    Parameters
-    ----------
-    slide, spots
-        The slide, and the spots that are predicted of it.
-    """
-
-    def __init__(self, slide: "Slide", spots: "Spots") -> None:
-        self._slide, self._spots = slide, spots
-        self._done = np.zeros(len(spots), bool)
-        self._values = np.empty((len(spots), 0), np.float32)
-        self._genes: Sequence[str] = ()
-
-    def add(self, preview: Preview) -> None:
-        """Add one chunk."""
-        if not self._genes:
-            self._genes = preview.genes
-            self._values = np.empty((len(self._spots), len(self._genes)), np.float32)
-        self._values[preview.rows] = preview.values
-        self._done[preview.rows] = True
-
-    def adata(self) -> "AnnData":
-        """Return the spots done so far, in the order of the spots; a later chunk wins.
-
-        The first spots of the slide, which mostly are done first, are shown as they lie, without a copy.
-        """
-        rows = np.flatnonzero(self._done)
-        first = len(rows) == 0 or int(rows[-1]) + 1 == len(rows)
-        shown = self._values[: len(rows)] if first else self._values[rows]
-        spots = self._spots.take(rows)
-        return build_prediction(shown, spots, self._genes, describe_place(self._slide, spots))
+def preview_of(preview: Preview, slide: "Slide", spots: "Spots") -> "AnnData":
+    """Return the AnnData of all `spots` that are predicted of `slide`; it follows, as no value is copied."""
+    return build_prediction(preview.values, spots, preview.genes, describe_place(slide, spots))
 
 
 def sample_expression(
@@ -131,7 +104,8 @@ def sample_expression(
 
     Yields
     ------
-    A `Step` per evaluation; when a chunk is expected, and not drawn yet, its ``partial`` is a `Preview`.
+    A `Step` per evaluation; when a chunk is expected, and not drawn yet, its ``partial`` is a `Preview`,
+    which holds the array of all chunks.
 
     Raises
     ------
@@ -146,6 +120,11 @@ def sample_expression(
     shape = (n, g if columns is None else len(columns))
     mean, draws = scratch.empty(shape, np.float32), scratch.empty((number, *shape), np.float32)
     spread: FloatArray | None = None
+    genes = tuple(np.array(predictor.genes, object)[kept])
+    for first in range(0, n, room := max(1, _EMPTIED // max(shape[1], 1))):
+        if first:
+            yield Step(STAGE, 0, n)
+        mean[first : first + room] = np.nan
     start = 0
     while start < n:
         here = np.arange(start, min(start + chunk, n))
@@ -157,7 +136,7 @@ def sample_expression(
                 spread = scratch.empty(shape, np.float32) if spread is None else spread
                 spread[here] = expected.sd[:, kept]
             done = start + expecting
-            yield Step(STAGE, int(done), n, partial=Preview(here, expected.mean, predictor.genes))
+            yield Step(STAGE, int(done), n, partial=Preview(here, mean, genes))
             if settings is not None:
                 drawing = encoded.draw(rows[here], names, settings)
                 drawn = yield from _counted(drawing, done, len(here) - expecting, n)

@@ -15,6 +15,7 @@ from napari_flag.analysis.domains import (
     find,
     find_all,
     find_missing,
+    learned_on,
     read_domains,
     read_for,
     write_labels,
@@ -23,6 +24,7 @@ from napari_flag.errors import UserError
 from napari_flag.layers.gene_map import GeneMap
 from napari_flag.layers.region_shapes import collect
 from napari_flag.progress import finish
+from napari_flag.statistics import domains
 from napari_flag.statistics.domains import agreement
 
 
@@ -120,3 +122,14 @@ def test_a_blank_name_is_no_domain_and_a_whole_float_is_its_number(adata):
     assert read_domains(adata, PREDICTED)[:3].tolist() == [1, 0, 0]
     adata.obs[keys.DOMAIN] = np.resize([2.0, 10.0, np.nan], 100)
     assert read_domains(adata, PREDICTED)[:3].tolist() == [2, 10, 0]
+
+
+def test_domains_learned_on_a_part_of_the_spots_are_said_to_be_where_we_found_them(adata, monkeypatch):
+    finish(find(adata, PREDICTED, "leiden"))
+    assert learned_on(adata, PREDICTED) == ""
+    monkeypatch.setattr(domains, "MOST_SPOTS", 40)
+    assert learned_on(adata, PREDICTED).startswith("Domains were learned on 40 of 100 spots drawn at random;")
+    del adata.uns[keys.DOMAIN_METHOD]
+    assert learned_on(adata, PREDICTED) == "", "nothing says who found these"
+    assert (finish(find(adata, PREDICTED, "k-means")) > 0).all()
+    assert learned_on(adata, PREDICTED)

@@ -271,3 +271,33 @@ def test_genes_that_are_all_in_other_letters_are_refused_with_either_spelling(pr
         truth.match_names(prediction, measured)
     measured.var_names = ["Xkr4", "Sox17"]
     assert truth.other_letters(prediction, measured) is None
+
+
+@pytest.mark.parametrize("sparsely", [False, True])
+def test_an_extent_is_cut_in_parts_as_whole_and_a_slice_of_it_as_its_places(prediction, sparsely):
+    matrix = sparse.csc_array(prediction.X) if sparsely else prediction.X
+    gapped = np.array([0, 2, 3, 9, 20])
+    for spots, genes in (
+        (np.arange(36), np.arange(6)),
+        (gapped, np.array([4, 1])),
+        (gapped, np.arange(2, 5)),
+    ):
+        extent = truth.Extent(spots, genes)
+        known = prediction.X[np.ix_(spots, genes)].astype(np.float64)
+        np.testing.assert_array_equal(extent.cut(matrix), known)
+        parts = extent.parts_of(matrix)
+        assert parts.shape == known.shape
+        np.testing.assert_array_equal(np.concatenate([parts[:3], parts[3 : len(spots)]]), known)
+
+
+def test_cutting_a_whole_matrix_copies_it_once_and_cutting_parts_never():
+    import tracemalloc
+
+    matrix = np.ones((2000, 500))
+    extent = truth.Extent(np.arange(2000), np.arange(500))
+    for work, most in ((lambda: extent.cut(matrix), 1.1), (lambda: extent.parts_of(matrix)[:100], 0.1)):
+        tracemalloc.start()
+        work()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < most * matrix.nbytes

@@ -205,7 +205,8 @@ def _painted(tourist, gene_map, state):
     if not np.array_equal(raster.lookup[rows, cols], np.arange(1, raster.n_spots + 1)):
         return []
     shown = np.asarray(layer.data)[rows, cols]
-    if keys.SEED not in adata.uns[keys.PROVENANCE]:  # a preview
+    if keys.SEED not in adata.uns[keys.PROVENANCE]:  # a preview, NaN in spots that are still coming
+        shown = shown[np.isfinite(shown)]
         good = (
             (shown > 3 * code) & (shown < 3 * code + 1) if quantity is Quantity.PREDICTED else shown == shown
         )

@@ -18,6 +18,7 @@ from napari_flag.encoders import features
 from napari_flag.model import checkpoint
 from napari_flag.prediction_file import build_prediction
 from napari_flag.progress import Step
+from napari_flag.sampling import Preview
 from napari_flag.slides.formats.geojson import Annotation, write_annotations
 from napari_flag.slides.spots import inside
 
@@ -134,9 +135,11 @@ class TourWork:
         code, run, n = self.codes[prepared.slide.name], next(self.runs), len(spots)
         self.begun.append((code, run))
         values = encoded(code, run, n)
+        shown = np.full(values.shape, np.nan, np.float32)
         for row in range(n):
             time.sleep(self.pace)
-            part = SimpleNamespace(rows=np.array([row]), values=values[[row]], genes=GENES)
+            shown[row] = values[row]
+            part = Preview(np.array([row]), shown, GENES)
             yield Step("Predicting expression", row + 1, n, partial=part)
         self.returned.append((code, run))
         return make_prediction(prepared.slide, spots, code, run)

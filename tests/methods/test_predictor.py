@@ -49,7 +49,11 @@ def previews():
 
 @pytest.fixture(scope="module")
 def whole(predict, previews):
-    return predict(lambda step: isinstance(step.partial, Preview) and previews.append(step.partial.values))
+    def on_step(step):
+        if isinstance(step.partial, Preview):
+            previews.append(step.partial.values[step.partial.rows])
+
+    return predict(on_step)
 
 
 def test_another_method_predicts_through_the_same_chain(whole, previews):

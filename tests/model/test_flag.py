@@ -147,6 +147,26 @@ def test_an_untrained_transformer_leaves_the_gaussian_denoiser():
     assert loss == 0
 
 
+def test_half_precision_of_the_transformer_leaves_the_gaussian_denoiser_exact():
+    torch.manual_seed(0)
+    network = Flag(FlagConfig(features=12, genes=7, slides=2, members=2)).eval()
+    network.get_buffer("eigenvalues").copy_(torch.linspace(0.1, 3, 7))
+    network.get_buffer("eigenvectors").copy_(torch.linalg.qr(torch.randn(7, 7))[0])
+    x, sigma = torch.randn(3, 7), torch.tensor([0.1, 1.0, 9.0])
+    condition = network.gene_dit.condition(torch.randn(3, 64), torch.randn(3))
+    kinds = []
+    for part in network.gene_dit.modules():
+        if isinstance(part, torch.nn.Linear):
+            part.register_forward_hook(lambda module, given, found: kinds.append(found.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = network.denoise(x, sigma, condition, torch.randn(3, 7))
+        blurred = network.preconditioner.skip(x, sigma)
+    exact = network.preconditioner.skip(x, sigma)
+    assert torch.equal(found, exact)
+    assert not torch.allclose(blurred.float(), exact, atol=1e-3)
+    assert torch.bfloat16 in kinds
+
+
 def test_the_loss_of_saying_nothing_is_one_whatever_the_noise():
     torch.manual_seed(0)
     network = Flag(FlagConfig(features=12, genes=7, slides=2, members=2)).eval()

@@ -325,6 +325,13 @@ def test_the_page_says_how_its_domains_were_found(tmp_path, by, said):
     assert f"alike in composition, {said}" in page
 
 
+def test_the_page_says_where_domains_were_learned_on_a_part_of_the_spots(tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_flag.statistics.domains.MOST_SPOTS", 30)
+    adata = fake_prediction(n_spots=49, n_genes=8, measured=False)
+    page = finish(write_report(adata, None, tmp_path)).read_text("utf-8")
+    assert "neighbourhood. Domains were learned on 30 of 49 spots" in page
+
+
 def test_without_truth_the_prediction_alone_is_compared_with_the_labels(labelled):
     assert set(finish(gather(labelled, None)).labels.agreements) == {keys.DOMAIN}
 

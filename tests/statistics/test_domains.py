@@ -117,6 +117,64 @@ def test_components_are_those_of_the_composition(monkeypatch):
     assert fewer.shape == (256, 20)
 
 
+def test_components_in_parts_are_those_of_the_whole_matrix(monkeypatch):
+    from scipy.linalg import eigh
+
+    values = planted(depth=2.0)[0].astype(np.float32)
+    monkeypatch.setattr(domains, "MOST_GENES", 40)
+    whole = values - values.mean(axis=1, dtype=np.float64, keepdims=True)
+    whole = whole[:, np.sort(np.argsort(-whole.var(axis=0), kind="stable")[:40])]
+    whole -= whole.mean(axis=0)
+    known = whole @ eigh(whole.T @ whole)[1][:, :-21:-1]
+    for at_once in (7, 500):
+        monkeypatch.setattr(domains, "SPOTS_AT_ONCE", at_once)
+        found = finish(domains.principal_components(values))
+        np.testing.assert_allclose(np.abs(found), np.abs(known), atol=1e-9)
+
+
+def test_values_are_read_in_parts_and_never_whole(monkeypatch):
+    monkeypatch.setattr(domains, "SPOTS_AT_ONCE", 30)
+    values = planted()[0]
+
+    class Read:
+        shape = values.shape
+
+        def __getitem__(self, spots):
+            assert 0 < spots.stop - spots.start <= 30
+            return values[spots]
+
+    np.testing.assert_array_equal(
+        finish(domains.principal_components(Read())), finish(domains.principal_components(values))
+    )
+
+
+@pytest.mark.parametrize("method", domains.METHODS)
+def test_domains_of_many_spots_are_learned_on_a_draw_and_reach_all_of_them(neighbours, method, monkeypatch):
+    values, quarter = planted()
+    chosen = domains.METHODS[method] if method == "leiden" else domains.KMeans(k=4)
+    monkeypatch.setattr(domains, "MOST_SPOTS", 100)
+    found = finish(chosen.find(values, neighbours, 0))
+    np.testing.assert_array_equal(found, finish(chosen.find(values, neighbours, 0)))
+    assert domains.agreement(found, quarter).ari > 0.9
+    assert (np.diff(np.bincount(found)) <= 0).all()
+
+
+def test_spots_drawn_are_neighbours_where_those_around_them_touch():
+    line = np.array([(0, c) for c in range(9)])
+    weights = find_neighbours(line[:, ::-1] * 1.0, line, "square").weights
+    among = domains.neighbours_among(weights, np.array([0, 4, 8]))
+    assert (among.toarray() > 0).tolist() == [[False, True, False], [True, False, True], [False, True, False]]
+    apart = sparse.csr_array((9, 9))
+    assert domains.neighbours_among(apart, np.array([0, 4, 8])).nnz == 0
+
+
+def test_the_smallest_of_each_row_are_found_in_blocks():
+    values = np.random.default_rng(0).normal(size=(20, 3000))
+    for width in (3000, 2950, 700):
+        found = np.sort(domains.smallest(values[:, :width], 15), axis=1)
+        np.testing.assert_array_equal(found, np.sort(np.argsort(values[:, :width], axis=1)[:, :15], axis=1))
+
+
 def test_agreement_is_scikit_learns():
     metrics = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(0)

@@ -24,7 +24,7 @@ from napari_flag.analysis.truth import (
     measured_extent,
 )
 from napari_flag.formatting import counted_of
-from napari_flag.progress import Step, Steps
+from napari_flag.progress import Step, Steps, in_background
 from napari_flag.slides.formats.geojson import Colour
 from napari_flag.slides.formats.labels import SpotLabels, read_labels
 from napari_flag.statistics import domains
@@ -62,21 +62,46 @@ def find_domains(adata: "AnnData", source: str, *, method: str = DEFAULT_METHOD)
     Returns
     -------
     array
-        (n,) int64 numbers from 1, the largest domain first; 0 where a spot was not measured.
+        (n,) int64 numbers from 1, the largest domain first; 0 where a spot was not measured.  Of more than
+        `statistics.domains.MOST_SPOTS` they are learned on so many (`learned_on`).
 
     Raises
     ------
     UserError
         Below 10 spots, or when nothing was measured.
     """
-    extent = extent_of(adata, source)
-    neighbours = spot_neighbours(adata, extent.spots)
-    values = extent.cut(matrix_of(adata, source))
+    extent = yield from in_background("Finding neighbours", extent_of, adata, source)
+    neighbours = yield from in_background("Finding neighbours", spot_neighbours, adata, extent.spots)
+    values = extent.parts_of(matrix_of(adata, source))
     numbers = np.zeros(adata.n_obs, np.int64)
     numbers[extent.spots] = 1 + (
         yield from domains.find_domains(values, neighbours, method=method, seed=keys.ANALYSIS_SEED)
     )
     return numbers
+
+
+def learned_on(adata: "AnnData", source: str, numbers: Numbers | None = None) -> str:
+    """Return a sentence on the part of the spots that domains were learned on; "" where it is all of them.
+
+    "" too where nothing says that napari-flag found them.
+
+    Parameters
+    ----------
+    adata
+        A prediction.
+    source
+        `truth.PREDICTED` or `truth.MEASURED`.
+    numbers
+        (n,) domains that may be others than those in ``obs``; None takes these.
+    """
+    numbers = read_domains(adata, source) if numbers is None else numbers
+    spots = 0 if numbers is None else int((numbers > 0).sum())
+    if spots <= domains.MOST_SPOTS or method_of(adata, source) is None:
+        return ""
+    return (
+        f"Domains were learned on {counted_of(domains.MOST_SPOTS, spots, 'spot')} drawn at random; each "
+        "other spot has the domain that it is most like."
+    )
 
 
 def find_all(adata: "AnnData", *, method: str | None = None) -> Steps[dict[str, Numbers]]:

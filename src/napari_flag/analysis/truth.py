@@ -51,11 +51,49 @@ class Extent:
 
     def cut(self, matrix: Any) -> FloatArray:
         """Return the (n, G) float64 values of a (spots, genes) matrix of the prediction, dense or sparse."""
-        return dense(matrix[self.spots][:, self.genes]).astype(np.float64)
+        return dense(matrix[_as_slice(self.spots)][:, _as_slice(self.genes)]).astype(np.float64)
+
+    def parts_of(self, matrix: Any) -> "CutInParts":
+        """Return what `cut` does, for parts of spots that are cut when they are asked for."""
+        from scipy import sparse
+
+        return CutInParts(self, matrix.tocsr() if sparse.issparse(matrix) else matrix)
 
     def is_all_of(self, adata: "AnnData") -> bool:
         """Return whether no spot and no gene of `adata` is left out."""
         return bool(len(self.spots) == adata.n_obs and len(self.genes) == adata.n_vars)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CutInParts:
+    """The values of a matrix over an extent, (n, G), read in parts of spots; nothing is kept.
+
+    Parameters
+    ----------
+    extent
+        The spots and genes.
+    matrix
+        (spots, genes) of the prediction, dense or sparse by rows.
+    """
+
+    extent: Extent
+    matrix: Any
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, G)."""
+        return len(self.extent.spots), len(self.extent.genes)
+
+    def __getitem__(self, spots: slice) -> FloatArray:
+        """Return the float64 values of some spots in a row."""
+        return Extent(self.extent.spots[spots], self.extent.genes).cut(self.matrix)
+
+
+def _as_slice(places: Numbers) -> Numbers | slice:
+    """Return ascending places without a gap as a slice, which takes no copy; others as they are."""
+    if len(places) and len(places) == places[-1] - places[0] + 1 and (np.diff(places) == 1).all():
+        return slice(int(places[0]), int(places[-1]) + 1)
+    return places
 
 
 def extent_of(adata: "AnnData", source: str) -> Extent:

@@ -327,10 +327,23 @@ class Session(QObject):
         """Show the gene in the spots predicted so far of a slide, where it is shown.
 
         Its prediction is untouched, with which the local map comes back: neighbours change with every spot.
+
+        Parameters
+        ----------
+        partial
+            The same AnnData at every call, NaN in the spots that are still coming.
+        state
+            The slide.
         """
-        if state is self.state:
-            self.local_map.set_aside(True)
+        if state is not self.state:
+            return
+        self.local_map.set_aside(True)
+        shown = self.gene_map.values
+        if shown is None or shown.adata is not partial:
             self._paint_from(partial)
+            return
+        self.gene_map.reread()
+        self.genesShownChanged.emit(list(self.genes_shown))
 
     def _on_appearance(self) -> None:
         self.local_map.refresh()

@@ -34,6 +34,12 @@ def prepare(adata: Any) -> Steps[None]:
     yield Step(PREPARING, len(makers), len(makers))
 
 
+def prepare_preview(adata: Any) -> None:
+    """Make what all maps of a prediction in the making share: raster and small pictures."""
+    raster_of(adata)
+    Thumbnails.of(adata)
+
+
 def attaching(adata: Any, measured: Any, *, force: bool = False) -> Steps[MeasuredLayer]:
     """Make what a prediction holds of raw counts, and what maps of these share; `adata` is not changed.
 

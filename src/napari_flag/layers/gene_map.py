@@ -101,6 +101,13 @@ class GeneMap(SpotLayers[int]):
             layer.metadata[keys.LAYER_ADATA] = adata
         self.show([gene for gene in self.genes if gene in self.values])
 
+    def reread(self) -> None:
+        """Paint what the arrays of the prediction hold now: a change within them is not noticed."""
+        if self.values is not None:
+            self.values = GeneValues(self.values.adata)
+            self._stale.update(self._layers)
+            self._refresh()
+
     def move_to(self, frame: Frame) -> None:
         """Draw in another frame of the same slide."""
         self.frame = frame

@@ -221,13 +221,17 @@ class Flag(nn.Module):
     def denoise(self, x: Tensor, sigma: Tensor, condition: Tensor, level: Tensor) -> Tensor:
         """Return D(x; σ): what noisy (b, G) `x` hides, under `GeneDiT.condition` and (b, G) `level`.
 
-        Without diffusion it is the regression, whatever `x`, so that every draw has the same rates.
+        Without diffusion it is the regression, whatever `x`, so that every draw has the same rates.  Autocast
+        of the caller holds for the gene transformer alone.
         """
         if not self.config.diffusion:
             return self._regress(condition, level)[0]
         p = self.preconditioner
-        f, _ = self.gene_dit(p.scale_in(x, sigma), sigma.log() / 4, condition, level)
-        return p.skip(x, sigma) + p.scale_out(f.float(), sigma)
+        with _single_precision(x):
+            scaled, guess = p.scale_in(x, sigma), p.skip(x, sigma)
+        f, _ = self.gene_dit(scaled, sigma.log() / 4, condition, level)
+        with _single_precision(x):
+            return guess + p.scale_out(f.float(), sigma)
 
     def score_loss(
         self, clean: Tensor, noise: Tensor, sigma: Tensor, condition: Tensor, level: Tensor
@@ -252,7 +256,7 @@ class Flag(nn.Module):
             guess, tokens = self._regress(condition, level)
             return ((guess.float() - clean) ** 2).mean(), tokens
         p = self.preconditioner
-        with torch.autocast(clean.device.type, enabled=False):  # half precision would blur small σ
+        with _single_precision(clean):
             x = clean + sigma[:, None] * noise
             scaled, target = p.scale_in(x, sigma), p.target(clean, x, sigma)
         f, tokens = self.gene_dit(scaled, sigma.log() / 4, condition, level)
@@ -263,6 +267,11 @@ class Flag(nn.Module):
         nothing = torch.zeros_like(level)
         guess, tokens = self.gene_dit(nothing, nothing[:, 0], condition, level)
         return guess, tokens
+
+
+def _single_precision(x: Tensor) -> torch.autocast:
+    """Return where matrices of the preconditioner are multiplied: half precision would blur small σ."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def latent_of(location: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from napari_flag.analysis.domains import PALETTE, domain_title, hex_colour
+from napari_flag.analysis.domains import PALETTE, domain_title, hex_colour, learned_on
 from napari_flag.analysis.regions import TOPS
+from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.figures.agreement import draw_calibration, draw_named_moran, draw_overlaps
 from napari_flag.figures.heat_maps import draw_set_map, draw_triangles
 from napari_flag.figures.spot_maps import draw_gene_maps, draw_labels, draw_overview
@@ -120,9 +121,12 @@ def _draw_coexpression(findings: Findings) -> "Figure | None":
 def _say_domains(findings: Findings) -> str:
     """Return what the domains are, and how those of each source were found."""
     said = {source: wording.DOMAINS_BY[method] for source, method in findings.domain_methods.items()}
+    found = {PREDICTED: findings.domains, MEASURED: findings.domains_measured}
+    parts = (learned_on(findings.adata, source, found[source]) for source in said)
+    thinned = "".join(f" {sentence}" for sentence in dict.fromkeys(parts) if sentence)
     if len(set(said.values())) > 1:
-        return f"{wording.DOMAINS}; {'; '.join(f'{source}: {how}' for source, how in said.items())}."
-    return ", ".join([wording.DOMAINS, *list(said.values())[:1]]) + "."
+        return f"{wording.DOMAINS}; {'; '.join(f'{source}: {how}' for source, how in said.items())}.{thinned}"
+    return ", ".join([wording.DOMAINS, *list(said.values())[:1]]) + f".{thinned}"
 
 
 def _draw_domains(findings: Findings) -> "Figure | None":

@@ -13,6 +13,7 @@ from napari_flag import inputs
 from napari_flag.encoders import features
 from napari_flag.model import checkpoint
 from napari_flag.progress import Step
+from napari_flag.sampling import Preview
 from napari_flag.slides import lattice
 from napari_flag.slides.spots import Spots, SpotTable, inside
 
@@ -102,17 +103,15 @@ class FakeWork:
         done = fake_prediction(N)
         region, spots = inputs.region, inputs.spots
         predicted = N if region is None else int(inside(region, spots.xy).sum())
+        values = np.full((predicted, done.n_vars), np.nan, np.float32)
         try:
             for row in range(predicted):
                 while row == N // 2 and not self.release.wait(0.02):
                     yield Step("Predicting expression", row, N)
                 if self.error is not None and row == 3:
                     raise self.error
-                partial = SimpleNamespace(
-                    rows=np.array([row]),
-                    values=done.X[[row]],
-                    genes=tuple(done.var_names),
-                )
+                values[row] = done.X[row]
+                partial = Preview(np.array([row]), values, tuple(done.var_names))
                 yield Step("Predicting expression", row + 1, N, partial=partial)
             yield Step("Predicting expression", N, N, notice="The batch was halved.")
         finally:

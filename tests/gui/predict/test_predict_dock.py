@@ -17,10 +17,12 @@ from napari_flag.gui import samples_dock
 from napari_flag.gui.jobs import Job
 from napari_flag.gui.predict import steps
 from napari_flag.gui.predict.predict_dock import PredictDock
+from napari_flag.gui.predict.run import PREVIEW_EVERY_MS, preview_wait_ms
 from napari_flag.gui.predict.steps import TABLE
 from napari_flag.gui.samples_dock import SamplesDock
 from napari_flag.gui.train.train_dock import TrainDock
-from napari_flag.layers import slide_layers
+from napari_flag.layers import ahead, slide_layers
+from napari_flag.layers.gene_values import Quantity
 from napari_flag.model import checkpoint
 from napari_flag.preflight import look_at
 from napari_flag.progress import Step
@@ -68,6 +70,45 @@ def test_a_second_slide_dragged_in_is_the_one_worked_on_then_and_the_first_keeps
     assert len(first.table.spots) == N
 
 
+def spots_shown(session):
+    """Return how many spots have a value in the map."""
+    return int(np.isfinite(session.gene_map.values.values(session.gene, Quantity.PREDICTED)).sum())
+
+
+def test_previews_are_one_prediction_that_fills_and_whose_maps_are_made_in_the_worker(
+    open_dock, qtbot, monkeypatch
+):
+    made, seen = [], []
+    prepare = ahead.prepare_preview
+    monkeypatch.setattr(
+        ahead, "prepare_preview", lambda adata: (made.append(threading.current_thread()), prepare(adata))
+    )
+    dock = open_dock(FakeWork(held=True))
+    paint = dock.session.preview
+    monkeypatch.setattr(
+        dock.session, "preview", lambda adata, state: (paint(adata, state), seen.append((adata, state)))
+    )
+    dock.predict()
+    qtbot.waitUntil(lambda: bool(seen), timeout=5_000)
+    ((adata, state),) = {id(adata): (adata, state) for adata, state in seen}.values()
+    assert len(made) == 1
+    assert made[0] is not threading.main_thread()
+    before, raster = spots_shown(dock.session), dock.session.gene_map.raster
+    gene = dock.session.gene
+    adata.X[before] = 1.0
+    paint(adata, state)
+    assert spots_shown(dock.session) == before + 1
+    assert dock.session.gene_map.raster is raster
+    assert dock.session.gene == gene
+    layer = dock.session.gene_map.layer(Quantity.PREDICTED)
+    assert len(np.unique(raster.lookup[np.isfinite(layer.data)])) == before + 1
+
+
+def test_a_preview_that_takes_long_is_painted_less_often():
+    assert preview_wait_ms(0.01) == PREVIEW_EVERY_MS
+    assert preview_wait_ms(2.0) == 10_000
+
+
 def test_predict_previews_then_keeps_the_result_when_the_dock_closes(open_dock, qtbot):
     work = FakeWork(held=True)
     dock = open_dock(work)
@@ -76,7 +117,7 @@ def test_predict_previews_then_keeps_the_result_when_the_dock_closes(open_dock, 
     assert not dock._steps.isEnabled()
     assert dock.strip.cancel.isEnabled()
     qtbot.waitUntil(lambda: session.gene_map.values is not None, timeout=5_000)
-    assert 0 < session.gene_map.values.adata.n_obs < N
+    assert 0 < spots_shown(session) < N
     work.release.set()
     open_dock.rest(dock)
     assert session.adata.shape == (N, 10)
@@ -97,14 +138,14 @@ def test_cancel_frees_the_dock_within_a_second_and_keeps_the_former_result(open_
     former = fake_prediction(N)
     dock.session.set_prediction(former, dock.section.slide)
     dock.predict()
-    qtbot.waitUntil(lambda: dock.session.gene_map.values.adata.n_obs < N, timeout=5_000)  # a preview
+    qtbot.waitUntil(lambda: spots_shown(dock.session) < N, timeout=5_000)  # a preview
     begun = time.monotonic()
     dock.strip.cancel.click()
     open_dock.rest(dock)
     assert time.monotonic() - begun < 1.0
     qtbot.waitUntil(lambda: work.closed == 1, timeout=30_000)
     qtbot.wait(100)
-    assert dock.session.gene_map.values.adata.n_obs == N
+    assert spots_shown(dock.session) == N
     assert dock.session.adata is former
     assert dock.run_panel.predict.isEnabled()
 

@@ -244,6 +244,14 @@ def test_labels_are_painted_listed_and_compared_with_domains_of_both(filled, qtb
     assert filled.choice.agreement.isVisible()
 
 
+def test_domains_learned_on_a_part_of_the_spots_are_said_to_be(filled, qtbot, monkeypatch):
+    monkeypatch.setattr("napari_flag.statistics.domains.MOST_SPOTS", 60)
+    filled.choice.method.value = "k-means"
+    filled.find_domains()
+    qtbot.waitUntil(lambda: "learned on 60 of 100 spots" in filled.choice.agreement.text(), timeout=10_000)
+    assert filled.choice.agreement.isVisible()
+
+
 def test_labels_work_on_a_prediction_alone_and_go_with_it(dock, qtbot, tmp_path):
     adata = two_halves(measured=False)
     dock.session.set_prediction(adata)

@@ -1,6 +1,7 @@
 """The foot of the Predict dock: device, quality, Predict, progress, Cancel, and the result."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from napari_flag.inputs import Inputs
     from napari_flag.model.checkpoint import Checkpoint
     from napari_flag.prediction import Quality
-    from napari_flag.sampling import PreviewBuilder
     from napari_flag.slides.colours import Colours
     from napari_flag.slides.spots import Spots
 
@@ -185,6 +185,8 @@ class RunPanel(QFrame):
 
 PREVIEW_EVERY_MS: Final = 700
 """The preview is painted at most this often; painting takes time from the prediction itself."""
+PREVIEW_SHARE: Final = 0.2
+"""Of the window's time that painting it may take: where it takes longer, it is painted less often."""
 
 READING: Final = "Reading tiles"
 PREDICTING: Final = "Predicting expression"
@@ -255,7 +257,7 @@ class PredictionRun(QObject):
         """Asked for after Cancel was pressed, while what it stops has not ended."""
         self._current: QueuedRun | None = None
         self._job: Job | None = None
-        self._builder: PreviewBuilder | None = None
+        self._preview: AnnData | None = None
         self._paint = single_shot(self, PREVIEW_EVERY_MS, self._show_preview)
 
     @property
@@ -294,10 +296,7 @@ class PredictionRun(QObject):
         if not self._queue:
             self.changed.emit()
             return
-        from napari_flag.sampling import PreviewBuilder
-
         run = self._current = self._queue.pop(0)
-        self._builder = PreviewBuilder(run.request.inputs.slide, run.request.spots)
         self._panel.show_doubt(None)
         self._session.workspace.set_status(run.state, "predicting")
         request = run.request
@@ -323,16 +322,18 @@ class PredictionRun(QObject):
             self._panel.messages.add("notice", f"{run.state.name}: {step.notice}")
         if job is not None and job.fraction is not None:
             self._session.workspace.set_status(run.state, f"predicting {percent(job.fraction)}")
-        if step.partial is not None and self._builder is not None:
-            self._builder.add(step.partial)
+        if step.partial is not None:
+            self._preview = step.partial
             if not self._paint.isActive():
                 self._paint.start()
 
     def _show_preview(self) -> None:
         run = self._current
-        if run is not None and self._builder is not None and run.state is self._session.state:
+        if run is not None and self._preview is not None and run.state is self._session.state:
+            begun = time.perf_counter()
             slide_layers.hide_spots(self._session.viewer, run.state.frame)
-            self._session.preview(self._builder.adata(), run.state)
+            self._session.preview(self._preview, run.state)
+            self._paint.setInterval(preview_wait_ms(time.perf_counter() - begun))
 
     def _on_result(self, adata: "AnnData") -> None:
         run, job = self._current, self._job
@@ -390,14 +391,20 @@ class PredictionRun(QObject):
 
     def _forget(self) -> None:
         self._paint.stop()
-        ended, self._builder, self._job, self._current = self._current, None, None, None
+        self._paint.setInterval(PREVIEW_EVERY_MS)
+        ended, self._preview, self._job, self._current = self._current, None, None, None
         if ended is not None:
             self._session.workspace.set_status(ended.state, "")
 
 
+def preview_wait_ms(spent_s: float) -> int:
+    """Return the ms to the next preview, of which the last took `spent_s` of the window's time."""
+    return max(PREVIEW_EVERY_MS, round(1000 * spent_s / PREVIEW_SHARE))
+
+
 def _predict(request: PredictionRequest) -> Steps["AnnData"]:
     """Predict, and make what all maps of the prediction need while nobody waits for it."""
-    adata = yield from inputs.predict_inputs(
+    work = inputs.predict_inputs(
         request.inputs,
         request.checkpoint,
         quality=request.quality,
@@ -407,8 +414,30 @@ def _predict(request: PredictionRequest) -> Steps["AnnData"]:
         force=request.force,
         keep_names=request.keep_names,
     )
+    adata = yield from _previewed(work, request)
     yield from ahead.prepare(adata)
     return adata
+
+
+def _previewed(work: Steps["AnnData"], request: PredictionRequest) -> Steps["AnnData"]:
+    """Have each step with a preview hold its AnnData, one for all of them, whose maps are made here."""
+    from napari_flag.sampling import Preview, preview_of
+
+    shown = None
+    try:
+        while True:
+            step = next(work)
+            if isinstance(step.partial, Preview):
+                if shown is None:
+                    shown = preview_of(step.partial, request.inputs.slide, request.spots)
+                    ahead.prepare_preview(shown)
+                step = replace(step, partial=shown)
+            yield step
+    except StopIteration as stop:
+        adata: AnnData = stop.value
+        return adata
+    finally:
+        work.close()
 
 
 def _timing_key(request: PredictionRequest) -> str:

@@ -25,6 +25,7 @@ from napari_flag.analysis.domains import (
     describe_labels,
     domain_agreement,
     find_missing,
+    learned_on,
     read_for,
 )
 from napari_flag.analysis.regions import AreaScale
@@ -313,14 +314,17 @@ class DomainChoice:
             self.source.value = PREDICTED
 
     def show_agreement(self, adata: "AnnData | None") -> None:
-        """Say how far domains agree with each other, and with the labels."""
+        """Say how far domains agree with each other and the labels, and what part they were learned on."""
         text = "" if adata is None else describe_labels(adata)
         self.to_labels.setText(text)
         self.to_labels.setVisible(bool(text))
-        found = None if adata is None or self.shown == LABELS else domain_agreement(adata)
-        self.agreement.setVisible(found is not None)
-        if found is not None:
-            self.agreement.setText(f"Prediction to truth: {found.described()}")
+        said = []
+        if adata is not None and self.shown != LABELS:
+            found = domain_agreement(adata)
+            said = [f"Prediction to truth: {found.described()}." if found is not None else ""]
+            said.append(learned_on(adata, self.shown))
+        self.agreement.setText(" ".join(filter(None, said)))
+        self.agreement.setVisible(bool(self.agreement.text()))
 
 
 class LabelReader(QObject):
