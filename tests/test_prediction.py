@@ -18,6 +18,7 @@ from napari_flag.cli import main
 from napari_flag.cluster import GPU
 from napari_flag.encoders.features import extract_features
 from napari_flag.errors import UserError
+from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model.checkpoint import Checkpoint, describe_entries, save_checkpoint
 from napari_flag.model.out_of_distribution import FAR, OutOfDistributionScore
 from napari_flag.prediction import COMPARING, compare_with_training, predict_slide
@@ -231,6 +232,15 @@ def test_results_that_the_disk_has_no_room_for_are_refused_before_it_starts(pred
     monkeypatch.setattr(scratch, "MOST_IN_MEMORY", 50)
     monkeypatch.setattr(scratch.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
     with pytest.raises(UserError, match=r"do not fit in memory, and .* free; free space there"):
+        predict()
+
+
+def test_a_graph_that_a_gpu_has_no_memory_for_is_said_in_one_sentence(predict, monkeypatch):
+    def exhausted(*_):
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(FlagPredictor, "encode", exhausted)
+    with pytest.raises(UserError, match="does not fit in the memory of the GPU; predict a region"):
         predict()
 
 

@@ -136,6 +136,8 @@ def predict_slide(
         steps that the method does not have, no such device, more memory needed than there is, or workers
         that are not there or end.
     """
+    import torch
+
     from napari_flag.encoders.features import (
         Workers,
         choose_beside_workers,
@@ -203,7 +205,13 @@ def predict_slide(
     if score is not None and score.warning:
         notices = (*notices, score.warning)
     yield Step("Encoding the spatial graph", 0, 1, "slides")
-    encoded = predictor.encode(features, build_graph(Places.of(spots, mpp, pitch), features))
+    try:
+        encoded = predictor.encode(features, build_graph(Places.of(spots, mpp, pitch), features))
+    except torch.cuda.OutOfMemoryError as error:
+        raise UserError(
+            f"The graph of {counted(len(spots), 'spot')} does not fit in the memory of the GPU; predict a "
+            "region, or choose the CPU. The features of its tiles are kept."
+        ) from error
     if depth is not None:
         encoded = at_depth(encoded, depth, len(spots), len(predictor.genes))
     expression = yield from sample_expression(predictor, encoded, spots.ids, rows, settings, columns)
