@@ -25,6 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.formatting import data_size, whole
 
@@ -198,6 +199,165 @@ def sha256_of(path: Path) -> str:
     refuse_special(path)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+WHOLE_BYTES: Final = 16 * 2**20
+"""Files up to this size are hashed whole, so that any program's SHA-256 is the same."""
+END_BYTES: Final = 2**20
+BLOCK_BYTES: Final = 64 * 2**10
+BLOCKS: Final = 62
+"""Of a larger file: its first and last `END_BYTES`, and this many blocks spread evenly between."""
+
+
+def quick_digest(path: Path, blank: int | None = None) -> "hashlib._Hash":
+    """Return a digest of what is in a file, quickly whatever its size.
+
+    It is SHA-256: of a file up to `WHOLE_BYTES` the whole of it; of a larger one its size in bytes as decimal
+    text, its first and last `END_BYTES`, and `BLOCKS` blocks of `BLOCK_BYTES` between.
+
+    Parameters
+    ----------
+    path
+        The file.
+    blank
+        Where in it 64 digits count as zeros: those of its own digest (`seal`).
+
+    Raises
+    ------
+    UserError
+        When it is no regular file.
+    OSError
+        When it cannot be read.
+    """
+    digest = hashlib.sha256()
+    refuse_special(path)
+    with path.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+
+        def add(start: int, length: int) -> None:
+            stream.seek(start)
+            data = stream.read(length)
+            if blank is not None and (inside := range(max(blank, start), min(blank + 64, start + len(data)))):
+                data = data[: inside.start - start] + b"0" * len(inside) + data[inside.stop - start :]
+            digest.update(data)
+
+        if size <= WHOLE_BYTES:
+            add(0, WHOLE_BYTES)
+            return digest
+        digest.update(str(size).encode())
+        add(0, END_BYTES)
+        between = size - 2 * END_BYTES - BLOCK_BYTES
+        for block in range(BLOCKS):
+            add(END_BYTES + between * block // (BLOCKS - 1), BLOCK_BYTES)
+        add(size - END_BYTES, END_BYTES)
+    return digest
+
+
+# --- what was changed since it was written -------------------------------------------------------
+UNSEALED: Final = "0" * 64
+"""Stands in a file where `seal` puts the digest of the rest."""
+_SEAL: Final = re.compile(rb'content_sha256(?:" content=)?\W{1,4}([0-9a-f]{64})(?![0-9a-f])')
+"""The digest as JSON, Markdown, HTML and OME-XML state it."""
+ENDS: Final = 65_536
+"""Bytes at either end of a file in which its marks are looked for; a PDF names its creator before a list of
+its objects."""
+
+
+def ends_of(path: Path) -> tuple[bytes, bytes]:
+    """Return the first and the last `ENDS` bytes of a file."""
+    with path.open("rb") as stream:
+        head = stream.read(ENDS)
+        stream.seek(max(path.stat().st_size - ENDS, 0))
+        return head, stream.read(ENDS)
+
+
+def seal(place: Path, at: int | None = None) -> None:
+    """Have a file that is not yet in its place state the digest of the rest, by which a change is seen.
+
+    Parameters
+    ----------
+    place
+        A file in which `UNSEALED` stands; one in which it does not stays as it is.
+    at
+        Where the digits are; None finds them in a text, at its beginning or its end.
+    """
+    found, stated = _stated_in(place) if at is None else (at, UNSEALED)
+    if found is None or stated != UNSEALED:
+        return
+    digest = quick_digest(place, found).hexdigest()
+    with place.open("rb+") as stream:
+        stream.seek(found)
+        stream.write(digest.encode())
+
+
+def is_sealed(path: Path, at: int | None = None) -> bool | None:
+    """Return whether a file is as it was when it was sealed; None where it states no digest.
+
+    Parameters
+    ----------
+    path
+        The file.
+    at
+        As of `seal`.
+    """
+    found, stated = _stated_in(path) if at is None else (at, None)
+    if found is None:
+        return None
+    if stated is None:
+        with path.open("rb") as stream:
+            stream.seek(found)
+            stated = stream.read(64).decode("ascii", "replace")
+    return quick_digest(path, found).hexdigest() == stated
+
+
+def _stated_in(path: Path) -> tuple[int | None, str]:
+    """Return where a text states its digest, and that; None where it does not."""
+    head, tail = ends_of(path)
+    if (found := _SEAL.search(head)) is not None:
+        return found.start(1), found[1].decode()
+    if (found := _SEAL.search(tail)) is not None:
+        return path.stat().st_size - len(tail) + found.start(1), found[1].decode()
+    return None, ""
+
+
+_DESCRIBING: Final = ("zarr.json", ".zattrs", ".zgroup", ".zmetadata")
+
+
+def seal_store(place: Path) -> None:
+    """Do the same as `seal` with a zarr, or a group of one, whose attributes then state the digest."""
+    file = place / ("zarr.json" if (place / "zarr.json").is_file() else ".zattrs")
+    described = parse_json(file.read_bytes()) if file.is_file() else {}
+    attributes = described.setdefault("attributes", {}) if file.name == "zarr.json" else described
+    attributes[keys.CONTENT_HASH] = _digest_of_store(place)
+    file.write_text(json.dumps(described, indent=2), encoding="utf-8")
+
+
+def is_sealed_store(path: Path) -> bool | None:
+    """Return whether a zarr, or a group of one, is as it was when it was sealed; None where it was not.
+
+    Asked are the names and sizes of its files, and what is in them but in those of images.
+    """
+    for name in _DESCRIBING[:2]:
+        try:
+            described = parse_json(read_text(path / name))
+            attributes = described["attributes"] if name == "zarr.json" else described
+            return bool(attributes[keys.CONTENT_HASH] == _digest_of_store(path))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def _digest_of_store(folder: Path) -> str:
+    refuse_special_in(folder)
+    digest = hashlib.sha256()
+    for file in sorted(each for each in folder.rglob("*") if each.is_file()):
+        parts = file.relative_to(folder).parts
+        if parts[0] in _DESCRIBING:
+            continue
+        digest.update(f"{parts}:{file.stat().st_size}\n".encode())
+        if parts[0] != "images" or parts[-1] in _DESCRIBING:
+            digest.update(quick_digest(file).digest())
+    return digest.hexdigest()
 
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
@@ -378,24 +538,45 @@ def _is_formula(text: str) -> bool:
 def write_table(table: "pd.DataFrame", path: Path) -> None:
     """Write a table as CSV: UTF-8, dot as decimal point, empty where there is no value, no formulas."""
     check_writable(path)
+    safe = _safe(table)
+    write_whole(path, lambda place: safe.to_csv(place, **_AS_CSV))
+
+
+def table_digest(table: "pd.DataFrame") -> str:
+    """Return the SHA-256 of the file that `write_table` writes."""
+    return hashlib.sha256(_safe(table).to_csv(**_AS_CSV).encode()).hexdigest()
+
+
+_AS_CSV: Final[Any] = {"index": False, "float_format": "%.6g"}
+
+
+def _safe(table: "pd.DataFrame") -> "pd.DataFrame":
     safe = table.rename(columns=safe_cell)
     for place, kind in enumerate(table.dtypes):
         if getattr(kind, "kind", "O") not in "biufc":
             safe.isetitem(place, table.iloc[:, place].map(safe_cell))
-    write_whole(path, lambda place: safe.to_csv(place, index=False, float_format="%.6g"))
+    return safe
 
 
 def write_json(values: Mapping[str, Any], path: Path) -> None:
-    """Write JSON that any program reads (numbers that are unknown are null)."""
-    check_writable(path)
-    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_whole(path, lambda place: place.write_text(text, encoding="utf-8"))
+    """Write JSON that any program reads (numbers that are unknown are null).
+
+    Results, which state the hash of their command, state that of their content too (`seal`).
+    """
+    sealed = {keys.CONTENT_HASH: UNSEALED} if keys.COMMAND_HASH in values else {}
+    text = json.dumps({**values, **sealed}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(text, path)
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write text as UTF-8."""
+    """Write text as UTF-8, sealed where it has a place for that (`seal`)."""
     check_writable(path)
-    write_whole(path, lambda place: place.write_text(text, encoding="utf-8"))
+
+    def write(place: Path) -> None:
+        place.write_text(text, encoding="utf-8")
+        seal(place)
+
+    write_whole(path, write)
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

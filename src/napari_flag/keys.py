@@ -118,6 +118,9 @@ COMMAND: Final = "command"
 COMMAND_HASH: Final = "command_sha256"
 """Of the command line that wrote the file, with whole paths, by which a repetition of it is known.  Of an
 export it is that of ``export``, while `COMMAND` is still the one that predicted."""
+CONTENT_HASH: Final = "content_sha256"
+"""Of the rest of the file, or of the folder of a zarr, as it was written: whether it was changed since
+(`files.seal`)."""
 NOT_FOR_DIAGNOSIS: Final = "use"
 
 EXPRESSION_UNITS: Final = "log2(count + 1)"

@@ -19,11 +19,15 @@ import numpy.typing as npt
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.files import (
+    UNSEALED,
     check_writable,
+    is_sealed,
+    is_sealed_store,
     parse_json,
     refuse_missing,
     refuse_special,
     refuse_special_in,
+    seal,
     write_whole_in_steps,
 )
 from napari_flag.progress import Step, Steps, finish
@@ -248,9 +252,42 @@ def write_prediction_in_steps(adata: "AnnData", path: str | Path, step: Step) ->
 
     def write(place: Path) -> Steps[None]:
         stored.write_h5ad(place, compression="gzip")
+        _seal(place)
         yield step
 
     yield from write_whole_in_steps(path, write)
+
+
+def _seal(place: Path) -> None:
+    """Have a prediction state the digest of the rest of its file (`files.seal`)."""
+    import h5py
+
+    with h5py.File(place, "r+") as file:
+        digits = h5py.string_dtype("ascii", len(UNSEALED))
+        stated = file["uns"][keys.PROVENANCE].create_dataset(keys.CONTENT_HASH, data=UNSEALED, dtype=digits)
+        stated.attrs.update({"encoding-type": "string", "encoding-version": "0.2.0"})
+        file.flush()
+        at = stated.id.get_offset()
+    seal(place, at)
+
+
+def is_unchanged(path: Path) -> bool | None:
+    """Return whether an h5ad, or a table of a zarr, is as this program wrote it.
+
+    None where it does not say, as of earlier versions.  What another program saved again it wrote in another
+    layout, whatever is in it.
+    """
+    if path.is_dir():
+        return is_sealed_store(path)
+    try:
+        with opened_h5(path) as file:
+            made = file["uns"][keys.PROVENANCE]
+            if keys.CONTENT_HASH not in made:
+                return None
+            at = made[keys.CONTENT_HASH].id.get_offset()
+        return at is not None and bool(is_sealed(path, at))
+    except (UserError, *DAMAGED):
+        return False
 
 
 def _spare_source(adata: "AnnData", path: Path) -> None:
@@ -268,7 +305,8 @@ def with_storable_provenance(adata: "AnnData") -> "AnnData":
 
     It shares the arrays of `adata` (`sharing`).
     """
-    return sharing(adata, {keys.LOG1P: LOG2, keys.PROVENANCE: _storable(adata.uns[keys.PROVENANCE])})
+    made = {key: value for key, value in adata.uns[keys.PROVENANCE].items() if key != keys.CONTENT_HASH}
+    return sharing(adata, {keys.LOG1P: LOG2, keys.PROVENANCE: _storable(made)})
 
 
 def sharing(adata: "AnnData", uns: Mapping[str, Any] | None = None) -> "AnnData":
@@ -361,7 +399,13 @@ def _refuse_too_large(path: Path, stored: Any) -> None:
 
 
 def _checked(adata: "AnnData") -> "AnnData":
-    """Return an AnnData as it was read, after making sure that its sparse matrices lead nowhere outside."""
+    """Return an AnnData as it was read, after making sure that its sparse matrices lead nowhere outside.
+
+    The digest of its file (`_seal`) is left out, since it is none of what is made of it.
+    """
+    made = adata.uns.get(keys.PROVENANCE)
+    if isinstance(made, dict):
+        made.pop(keys.CONTENT_HASH, None)
     for held in (adata.layers, adata.obsm, adata.obsp, adata.varm, adata.varp):
         for name in held:
             checked(held[name])

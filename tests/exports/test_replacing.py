@@ -3,17 +3,27 @@
 import json
 import os
 
+import anndata
+import h5py
 import pandas as pd
 import pytest
 import zarr
 from tests.fakes import counts_for, fake_prediction
 
-from napari_flag import keys
+from napari_flag import files, keys
 from napari_flag.cli import main
 from napari_flag.errors import UserError
 from napari_flag.exports.formats import FORMATS, export, place_of
-from napari_flag.exports.replacing import refuse_foreign, repeats, statement, written_here
-from napari_flag.prediction_file import write_prediction
+from napari_flag.exports.replacing import (
+    check_place,
+    is_unchanged,
+    refuse_foreign,
+    repeats,
+    statement,
+    written_here,
+)
+from napari_flag.files import write_json
+from napari_flag.prediction_file import read_prediction, write_prediction
 from napari_flag.progress import finish
 
 HOSTILE = "../outside/T"
@@ -145,3 +155,117 @@ def test_tables_and_json_of_other_programs_are_not_ours(tmp_path):
     (tmp_path / "b.json").write_text(json.dumps({"made by": "napari-flag"}))
     (tmp_path / "c.md").write_text("Notes on napari-flag\n")
     assert not any(written_here(path) for path in tmp_path.iterdir())
+
+
+@pytest.fixture
+def exported(tmp_path, monkeypatch):
+    """A prediction, and what exports it again."""
+    monkeypatch.chdir(tmp_path)
+    write_prediction(fake_prediction(n_spots=49, n_genes=8), "p.h5ad")
+
+    def again(to, *options):
+        return main(["export", "p.h5ad", "--to", to, "--out", "out", *options])
+
+    return again
+
+
+def with_a_note(path):
+    """Have a person's program add something to what is at `path`, and save it."""
+    if path.suffix == ".h5ad":
+        adata = anndata.read_h5ad(path)
+        adata.obs["note"] = "mine"
+        adata.write_h5ad(path)
+    elif path.suffix == ".zarr":
+        table = zarr.open_group(path / "tables" / "table" / "obsm", mode="r+")
+        table.create_array("mine", shape=(2,), dtype="i4")
+    elif path.suffix == ".tif":
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(bytes(content))
+    else:
+        path.write_text(path.read_text().replace("\n", "\n\n", 1))
+
+
+@pytest.mark.parametrize(
+    ("to", "name"),
+    [
+        ("h5ad", "fake.h5ad"), ("geojson", "fake.geojson"), ("ome-tiff", "fake.ome.tif"),
+        pytest.param("spatialdata", "fake.zarr", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_what_a_person_changed_is_not_replaced(exported, tmp_path, capsys, to, name):
+    place = tmp_path / "out" / name
+    assert exported(to) == 0
+    assert is_unchanged(place) is True
+    assert exported(to) == 0, "an earlier result as it was written"
+    with_a_note(place)
+    assert is_unchanged(place) is False
+    for options in ((), ("--overwrite",)):
+        assert exported(to, *options) == 2
+        assert str(place.name) in capsys.readouterr().err
+    assert is_unchanged(place) is False, "it is still there"
+
+
+def test_a_prediction_that_another_program_saved_again_is_changed(tmp_path):
+    place = tmp_path / "p.h5ad"
+    write_prediction(fake_prediction(n_spots=49, n_genes=8), place)
+    anndata.read_h5ad(place).write_h5ad(place)
+    assert is_unchanged(place) is False
+    assert not written_here(place)
+    assert keys.CONTENT_HASH not in read_prediction(place).uns[keys.PROVENANCE]
+    write_prediction(read_prediction(place), tmp_path / "again.h5ad")
+    assert is_unchanged(tmp_path / "again.h5ad") is True
+
+
+def test_a_file_of_an_earlier_version_needs_overwrite(tmp_path):
+    place = tmp_path / "p.h5ad"
+    write_prediction(fake_prediction(n_spots=49, n_genes=8), place)
+    with h5py.File(place, "r+") as file:
+        del file["uns"][keys.PROVENANCE][keys.CONTENT_HASH]
+    assert is_unchanged(place) is None
+    with pytest.raises(UserError, match="does not say whether it was changed"):
+        check_place(place, False, lambda: True)
+    check_place(place, True)
+
+
+def test_a_large_prediction_is_known_by_its_ends_and_blocks_between(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "WHOLE_BYTES", 1000)
+    monkeypatch.setattr(files, "END_BYTES", 1000)
+    place = tmp_path / "p.h5ad"
+    write_prediction(fake_prediction(n_spots=49, n_genes=8), place)
+    assert is_unchanged(place) is True
+    with h5py.File(place, "r+") as file:
+        file["obsm"]["mine"] = [1.0]
+    assert is_unchanged(place) is False
+
+
+def test_results_as_json_state_what_they_held(tmp_path):
+    place = tmp_path / "a.json"
+    write_json(
+        {"command": "napari-flag x", keys.COMMAND_HASH: "f" * 64, "use": keys.RESEARCH_USE_ONLY}, place
+    )
+    assert is_unchanged(place) is True
+    place.write_text(place.read_text().replace("flag x", "flag y"))
+    assert is_unchanged(place) is False
+    assert not written_here(place)
+
+
+def test_a_table_of_values_with_a_column_of_a_person_is_not_replaced(exported, tmp_path, capsys):
+    place = tmp_path / "out" / "fake_expression.csv"
+    assert exported("csv") == 0
+    assert exported("csv", "--overwrite") == 0
+    pd.read_csv(place).assign(mine=1).to_csv(place, index=False)
+    before = place.read_text()
+    assert exported("csv", "--overwrite") == 2
+    assert "has columns that this export would not write (mine)" in capsys.readouterr().err
+    assert place.read_text() == before
+
+
+def test_a_table_beside_scores_that_a_person_changed_is_not_replaced_unasked(named, capsys):
+    line = ["compare", "p.h5ad", "m.h5ad", "--out", "out"]
+    assert main(line) == main(line) == 0
+    table = next((named / "out").glob("*_genes.csv"))
+    table.write_text(table.read_text() + "mine,,,\n")
+    assert main(line) == 2
+    assert table.name in capsys.readouterr().err
+    assert table.read_text().endswith("mine,,,\n")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_flag.slides import file_identity
+from napari_flag import files
 from napari_flag.slides.file_identity import content_hash, name_of, neutral_name, state_of, why_personal
 
 PERSONAL = {
@@ -110,10 +110,10 @@ def test_of_a_large_file_only_its_ends_and_blocks_between_are_read(tmp_path):
 
 
 def test_every_part_of_a_large_file_that_is_read_counts(tmp_path):
-    size = file_identity.WHOLE_BYTES + 2**20
+    size = files.WHOLE_BYTES + 2**20
     path = large(tmp_path / "a.svs", size)
     before = content_hash(path)
-    for place in (0, file_identity.END_BYTES + 5, size - 1):
+    for place in (0, files.END_BYTES + 5, size - 1):
         with path.open("r+b") as stream:
             stream.seek(place)
             was = stream.read(1)

@@ -547,7 +547,7 @@ def run_tables(arguments: argparse.Namespace) -> int:
     from flag_training.paper_table import FORMATS, PaperTable, check_ending
     from flag_training.result_tables import is_same_table, markdown, read_results
     from napari_flag.errors import UserError
-    from napari_flag.exports.replacing import check_place, last_line, repeats
+    from napari_flag.exports.replacing import SEALED_LINE, check_place, last_line, repeats
     from napari_flag.files import make_folder, write_text
 
     if arguments.out is not None:
@@ -570,7 +570,7 @@ def run_tables(arguments: argparse.Namespace) -> int:
         is_same = partial(is_same_table, arguments.out, page)
     else:
         identity = identity_of("tables", arguments)
-        page += last_line(identity)
+        page += SEALED_LINE + last_line(identity)
         is_same = partial(repeats, arguments.out, identity)
     check_place(arguments.out, arguments.overwrite, is_same)
     make_folder(arguments.out.parent)

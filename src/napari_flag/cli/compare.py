@@ -3,6 +3,7 @@
 import argparse
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -274,8 +275,8 @@ def _named_by_place(adata: "AnnData", measured: "AnnData", args: argparse.Namesp
 
 def _writing(comparison: "Comparison", result: dict[str, Any], args: argparse.Namespace) -> Iterator[Path]:
     """Write scores and tables, after making sure that nothing of someone else's is replaced; yield each."""
-    from napari_flag.exports.replacing import check_place, repeating, repeats
-    from napari_flag.files import place_in, write_json, write_table
+    from napari_flag.exports.replacing import TABLES_HASH, check_place, repeating, repeats, repeats_beside
+    from napari_flag.files import place_in, table_digest, write_json, write_table
     from napari_flag.report import report_place
 
     folder: Path = args.out
@@ -284,11 +285,14 @@ def _writing(comparison: "Comparison", result: dict[str, Any], args: argparse.Na
     tables = {name: place_in(folder, comparison.slide, f"_{ends[name]}.csv") for name in comparison.tables}
     same = repeats(scores, result[keys.COMMAND_HASH])
     page = report_place(folder, comparison.slide)
-    for path in (scores, *tables.values(), *set_places(comparison.slide, args.set, folder)):
+    for path in (scores, *set_places(comparison.slide, args.set, folder)):
         check_place(path, args.overwrite, lambda: same)
+    for path in tables.values():
+        check_place(path, args.overwrite, partial(repeats_beside, path, scores, result[keys.COMMAND_HASH]))
     check_place(page, args.overwrite, repeating(page, result[keys.COMMAND_HASH]))  # may be of `report`
     make_folder(folder)
-    write_json(result, scores)
+    digests = {path.name: table_digest(comparison.tables[name]) for name, path in tables.items()}
+    write_json(result | {TABLES_HASH: digests}, scores)
     yield scores
     for name, path in tables.items():
         write_table(comparison.tables[name], path)
@@ -502,22 +506,26 @@ def _write_models(
     found: "ModelComparison", result: dict[str, Any], args: argparse.Namespace
 ) -> tuple[Path, ...]:
     """Write the table as JSON, CSV and Markdown, after making sure that nothing of others is replaced."""
-    from napari_flag.exports.replacing import check_place, repeats
-    from napari_flag.files import place_in, write_json, write_table, write_text
+    from napari_flag.exports.replacing import TABLES_HASH, check_place, repeats, repeats_beside
+    from napari_flag.files import place_in, table_digest, write_json, write_table, write_text
 
     places = tuple(place_in(args.out, found.slide, f"_models{ending}") for ending in (".json", ".csv", ".md"))
-    same = repeats(places[0], result[keys.COMMAND_HASH])
-    for path in places:
-        check_place(path, args.overwrite, lambda: same)
-    make_folder(args.out)
     as_json, as_csv, as_markdown = places
-    write_json(result, as_json)
-    write_table(found.table(), as_csv)
+    identity, table = result[keys.COMMAND_HASH], found.table()
+    same = repeats(as_json, identity)
+    for path in (as_json, as_markdown):
+        check_place(path, args.overwrite, lambda: same)
+    check_place(as_csv, args.overwrite, partial(repeats_beside, as_csv, as_json, identity))
+    make_folder(args.out)
+    write_json(result | {TABLES_HASH: {as_csv.name: table_digest(table)}}, as_json)
+    write_table(table, as_csv)
     write_text(_markdown(found), as_markdown)
     return places
 
 
 def _markdown(found: "ModelComparison") -> str:
+    from napari_flag.exports.replacing import SEALED_LINE
+
     lines = [f"# {found.slide}: models compared", "", *(f"- {said}" for said in found.said())]
     for text, rows in _tables_of(found):
         lines += ["", text]
@@ -525,7 +533,7 @@ def _markdown(found: "ModelComparison") -> str:
             escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
             head, *body = escaped if not rows[0][0] else [[""] * len(rows[0]), *escaped]
             lines += ["", _line(head), _line(["---"] * len(head)), *map(_line, body)]
-    return "\n".join([*lines, "", keys.RESEARCH_USE_ONLY, ""])
+    return "\n".join([*lines, "", SEALED_LINE + keys.RESEARCH_USE_ONLY, ""])
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -57,7 +57,7 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
     from napari_flag.exports.spatial_data import check_free, place_in_store
     from napari_flag.inputs import predict_inputs, prepare, read_depth
     from napari_flag.model.checkpoint import Checkpoint, find_weights
-    from napari_flag.prediction_file import made_by
+    from napari_flag.prediction_file import is_unchanged, made_by
     from napari_flag.slides.slide import name_in_results
 
     args, said = with_source(args)
@@ -71,7 +71,8 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
     depth = read_depth(args.depth)
     stated = {keys.COMMAND_HASH: identity, keys.WEIGHTS_HASH: weights_sha256}
     if back:
-        replaces = not args.overwrite and made_by(place_in_store(args.slide), stated)
+        table = place_in_store(args.slide)
+        replaces = not args.overwrite and made_by(table, stated) and is_unchanged(table) is True
         with_shapes = _spots_in_zarr(args) is None
         check_free(args.slide, overwrite=args.overwrite or replaces, with_shapes=with_shapes)
     else:

@@ -96,6 +96,12 @@ def expression_table(adata: "AnnData") -> "pd.DataFrame":
     return pd.concat([table, pd.DataFrame(dense(adata.X), columns=list(adata.var_names))], axis=1)
 
 
+def known_columns(adata: "AnnData") -> set[str]:
+    """Return all columns that `expression_table` of a prediction, or of part of its genes, may have."""
+    found = {key + end for key in (keys.DOMAIN, keys.LABEL) for end in ("", keys.OF_MEASURED)}
+    return {"spot", "x_px", "y_px", *map(str, adata.obs), *found, *map(str, adata.var_names)}
+
+
 def write_csv(adata: "AnnData", path: Path) -> Steps[None]:
     """Write `expression_table`: a row per spot, a column per gene.
 

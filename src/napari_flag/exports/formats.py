@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from napari_flag import keys
 from napari_flag.analysis.structure import GeneSets
 from napari_flag.errors import UserError
-from napari_flag.exports.contents import choose_genes, with_structure, write_csv
+from napari_flag.exports.contents import choose_genes, known_columns, with_structure, write_csv
 from napari_flag.exports.ome_tiff import write_ome_tiff
 from napari_flag.exports.qupath import write_geojson
+from napari_flag.exports.replacing import refuse_columns
 from napari_flag.exports.spatial_data import check_installed, write_spatial_data
 from napari_flag.files import ending, make_folder, place_in
 from napari_flag.gene_names import symbols_of
@@ -167,8 +168,10 @@ def export(
         When spots look misplaced, a gene is unknown, a format's program is not installed, or a place cannot
         be written.
     """
-    for wanted, _ in places:  # before any work
+    for wanted, path in places:  # before any work
         wanted.check()
+        if wanted.ending == ".csv":
+            refuse_columns(path, known_columns(adata))
     refuse_misplaced(adata, force)
     known = [str(gene) for gene in adata.var_names]
     symbols = None if genes is None else symbols_of(known, genes)

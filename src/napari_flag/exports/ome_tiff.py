@@ -13,7 +13,7 @@ import numpy as np
 from napari_flag import keys, prediction_file
 from napari_flag.analysis.truth import dense
 from napari_flag.exports.replacing import statement
-from napari_flag.files import check_writable, write_whole_in_steps
+from napari_flag.files import UNSEALED, check_writable, seal, write_whole_in_steps
 from napari_flag.layers.frame import frame_of
 from napari_flag.layers.raster import SpotRaster, spot_raster
 from napari_flag.prediction_file import drawn_diameter_px, output_name
@@ -75,6 +75,7 @@ def _write(adata: "AnnData", place: Path) -> Steps[None]:
                 metadata=None,
                 contiguous=False,
             )
+    seal(place)
 
 
 def slide_size(adata: "AnnData") -> tuple[float, float]:
@@ -123,7 +124,9 @@ def _ome_xml(adata: "AnnData", shape: tuple[int, ...], step: float) -> bytes:
     stated = statement(".tif", prediction_file.provenance(adata).get(keys.COMMAND_HASH))
     about: dict[str, Any] = {
         "Name": f"{output_name(adata)}, predicted log2(count + 1)",
-        "Description": " ".join(filter(None, (keys.RESEARCH_USE_ONLY, stated))),
+        "Description": " ".join(
+            filter(None, (keys.RESEARCH_USE_ONLY, stated, f"{keys.CONTENT_HASH}: {UNSEALED}"))
+        ),
         "Channel": {"Name": list(adata.var_names)},
     }
     mpp = frame_of(adata).mpp

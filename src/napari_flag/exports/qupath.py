@@ -19,7 +19,7 @@ from napari_flag.analysis.domains import LABELS, colour_of, domain_names, domain
 from napari_flag.analysis.regions import AreaScale
 from napari_flag.analysis.truth import PREDICTED, dense
 from napari_flag.exports.replacing import statement
-from napari_flag.files import check_writable, write_whole_in_steps
+from napari_flag.files import UNSEALED, check_writable, seal, write_whole_in_steps
 from napari_flag.prediction_file import drawn_diameter_px, output_name, provenance, spots_of, um_per_px
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.geojson import Annotation, as_feature
@@ -65,7 +65,11 @@ def write_geojson(adata: "AnnData", path: Path) -> Steps[None]:
 def _write(adata: "AnnData", place: Path) -> Steps[None]:
     with place.open("w", encoding="utf-8") as file:
         stated = statement(".geojson", provenance(adata).get(keys.COMMAND_HASH))
-        head = ['"type": "FeatureCollection"', f'"generator": "napari-flag {__version__}"', stated]
+        generator, sealed = (
+            f'"generator": "napari-flag {__version__}"',
+            f'"{keys.CONTENT_HASH}": "{UNSEALED}"',
+        )
+        head = ['"type": "FeatureCollection"', generator, stated, sealed]
         file.write(f'{{{", ".join(filter(None, head))}, "features": [\n')
         first = True
         annotations = yield from domain_annotations(adata)
@@ -76,6 +80,7 @@ def _write(adata: "AnnData", place: Path) -> Steps[None]:
                 yield Step("Writing spots for QuPath", done, adata.n_obs)
             first = _append(file, feature, first)
         file.write("\n]}\n")
+    seal(place)
 
 
 def _append(file: TextIO, feature: dict[str, Any], first: bool) -> bool:

@@ -9,24 +9,38 @@
 ``.json``      ``"use": "Research use only, not for diagnosis."``; of scores, their command at the head
 ``.md``        that sentence as its last line; of tables of scores, what wrote them at the head
 ``.tex``       the same, as a comment
-``.csv``       the first columns of its heading, in their order
+``.csv``       its heading; of the values of spots, whose columns are not known, the first of it
 ``.png``       ``Software`` is napari-flag; in ``.svg`` and ``.pdf`` ``Creator``
 weights        metadata of that name in the header of the safetensors; gene vectors too
 =============  =====================================================================================
 
-An empty file may be replaced by anyone.  What another program changed and saved again has lost the mark, and
-stays.
+All but tables (``.csv``, ``.tex``), pictures and weights state a digest of the rest too (`files.seal`): what
+was changed since it was written stays.  Files of earlier versions state none.  An empty file may be replaced
+by anyone.
 """
 
-from collections.abc import Callable
+import csv
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from napari_flag import keys
+from napari_flag import keys, prediction_file
 from napari_flag.errors import UserError
 from napari_flag.exports import spatial_data
-from napari_flag.files import check_writable, ending, parse_json, read_text
+from napari_flag.files import (
+    UNSEALED,
+    check_writable,
+    ending,
+    ends_of,
+    is_sealed,
+    is_sealed_store,
+    parse_json,
+    read_text,
+    safe_cell,
+    sha256_of,
+)
+from napari_flag.formatting import first_of
 from napari_flag.prediction_file import is_prediction, made_by
 
 GENERATOR: Final = "napari-flag"
@@ -34,8 +48,12 @@ HEADINGS: Final = (
     "spot,x_px,y_px,", "gene,pcc,cpcc,", "model,PCC,", "name,status,seconds,", "numbers_of,group,method,"
 )  # fmt: skip
 """How the tables of `exports`, `compare`, of several models, of many slides and of scores begin."""
-_ENDS: Final = 65_536
-"""Bytes read at either end of a file; a PDF names its creator before a list of its objects."""
+STATING: Final = (".h5ad", ".zarr", ".html", ".tif", ".tiff", ".geojson", ".json", ".md")
+"""What states a digest of its content."""
+TABLES_HASH: Final = "tables_sha256"
+"""In the scores of `compare`: the tables beside them, by name."""
+_LONGEST_HEADING: Final = 4_000_000
+"""Letters of the first line of a table; 100,000 names of genes have a million."""
 _STATED: Final = {
     ".html": f'<meta name="{keys.COMMAND_HASH}" content="{{}}">',
     ".geojson": f'"{keys.COMMAND_HASH}": "{{}}"',
@@ -52,22 +70,37 @@ _PICTURES: Final = {
 
 
 def written_here(path: Path) -> bool:
-    """Return whether a file or folder is this program's own, or is empty."""
+    """Return whether a file or folder is this program's own and was not changed since, or is empty.
+
+    A file of an earlier version, which does not say what it held, counts as its own.
+    """
     if path.is_dir():
-        return spatial_data.written_here(path)
+        return spatial_data.written_here(path) and is_unchanged(path) is not False
     if not path.is_file():
         return False
     ends = _ends_of(path)
-    return ends is not None and (ends == (b"", b"") or _marked(path, *ends))
+    if ends is None:
+        return False
+    return ends == (b"", b"") or (_marked(path, *ends) and is_unchanged(path) is not False)
+
+
+def is_unchanged(path: Path) -> bool | None:
+    """Return whether a file of ours, or a zarr, is as it was written; None where it does not say."""
+    kind = ending(path)
+    if kind not in STATING:
+        return None
+    try:
+        if path.is_dir():
+            return is_sealed_store(path)
+        return prediction_file.is_unchanged(path) if kind == ".h5ad" else is_sealed(path)
+    except (UserError, OSError):
+        return False
 
 
 def _ends_of(path: Path) -> tuple[bytes, bytes] | None:
     """Return the first and last bytes of a file; None where it cannot be read."""
     try:
-        with path.open("rb") as stream:
-            head = stream.read(_ENDS)
-            stream.seek(max(path.stat().st_size - _ENDS, 0))
-            return head, stream.read(_ENDS)
+        return ends_of(path)
     except OSError:
         return None
 
@@ -123,6 +156,33 @@ def repeats(path: Path, identity: str) -> bool:
         return False
 
 
+def repeats_beside(table: Path, scores: Path, identity: str) -> bool:
+    """Return whether a table is as the scores beside it say that the command of this hash wrote it."""
+    try:
+        stated = parse_json(read_text(scores))[TABLES_HASH][table.name]
+        return repeats(scores, identity) and is_unchanged(scores) is True and sha256_of(table) == stated
+    except (UserError, OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def refuse_columns(path: Path, known: Iterable[str]) -> None:
+    """Raise a `UserError` where the table at `path` has a column that is none of `known`.
+
+    The values of spots state nothing of what wrote them, so that a column more is a person's.
+    """
+    if ending(path) != ".csv" or not path.is_file() or not path.stat().st_size:
+        return
+    with path.open(encoding="utf-8", errors="replace", newline="") as stream:
+        heading = next(csv.reader(iter([stream.readline(_LONGEST_HEADING)])), [])
+    ours = {str(safe_cell(name)) for name in known}
+    other = [name for name in heading if name not in ours]
+    if other:
+        raise UserError(
+            f"{path} has columns that this export would not write ({first_of(other, 3)}), so it is not "
+            "replaced; choose another place, or delete it first."
+        )
+
+
 def repeating(path: Path, identity: str) -> Callable[[], bool] | None:
     """Return what asks whether the file at `path` is of this command (`repeats`), for `check_place`.
 
@@ -144,6 +204,10 @@ def last_line(identity: str) -> str:
     return f"<!-- {keys.COMMAND_HASH}: {identity} -->\n"
 
 
+SEALED_LINE: Final = f"<!-- {keys.CONTENT_HASH}: {UNSEALED} -->\n"
+"""Of a page of Markdown: where it states the digest of the rest, not shown."""
+
+
 def refuse_foreign(path: Path) -> None:
     """Raise a `UserError` where something is at `path` that this program did not write."""
     if (path.exists() or path.is_symlink()) and not written_here(path):
@@ -151,6 +215,11 @@ def refuse_foreign(path: Path) -> None:
             f"{path} was not written by napari-flag (or was changed since), so it is not replaced; choose "
             "another place, or delete it first."
         )
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether what is at `path` says that it was not changed; what can say nothing counts."""
+    return ending(path) not in STATING or is_unchanged(path) is True
 
 
 def check_place(
@@ -185,18 +254,22 @@ def check_place(
     Raises
     ------
     UserError
-        When the source itself is there, something else without `overwrite`, or another program's, or nothing
-        can be written there.
+        When the source itself is there, something else without `overwrite`, another program's or what was
+        changed since it was written, or nothing can be written there.
     """
     is_store = path.is_dir() and ending(path) == ".zarr"  # a file in all but the form
     there = path.is_file() or is_store
     holders = () if source is None or not there else (source.absolute(), *source.absolute().parents)
     if any(holder.exists() and path.samefile(holder) for holder in holders):
         raise UserError(f"{path} is the prediction itself; choose another place.")
-    replaces = there and not overwrite and is_same is not None and is_same()
+    is_ours = there and not overwrite and is_same is not None and is_same()
+    replaces = is_ours and _is_whole(path)
+    if is_ours and not replaces:
+        refuse_foreign(path)
     if there and not overwrite and not replaces:
         unlike = " and is not a result of this very command on the files as they are now"
-        what = "" if is_same is None else unlike
+        unsaid = " and does not say whether it was changed since it was written"
+        what = "" if is_same is None else unsaid if is_ours else unlike
         raise UserError(
             f"{path} already exists{what}; choose {elsewhere}, or add --overwrite (in Python "
             "overwrite=True) to replace it."

@@ -16,10 +16,10 @@ import numpy as np
 from napari_flag import keys
 from napari_flag.analysis.structure import RANKED
 from napari_flag.errors import UserError
-from napari_flag.files import Unwritable, put, unfinished, write_whole_in_steps
+from napari_flag.files import Unwritable, put, seal_store, unfinished, write_whole_in_steps
 from napari_flag.formatting import first_of
 from napari_flag.layers.frame import frame_of
-from napari_flag.prediction_file import drawn_diameter_px, with_storable_provenance
+from napari_flag.prediction_file import drawn_diameter_px, is_unchanged, with_storable_provenance
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats import spatial_data
 from napari_flag.slides.formats.readers import UInt8Array
@@ -182,7 +182,7 @@ def place_in_store(image: Path) -> Path:
 def check_free(image: Path, *, overwrite: bool, with_shapes: bool) -> Path:
     """Return the folder of the table ``predicted`` beside `image`; refuse where that name is taken."""
     store, place = spatial_data.Store(image.parents[1]), place_in_store(image)
-    is_prediction = (place / "uns" / keys.PROVENANCE).is_dir()
+    is_prediction = (place / "uns" / keys.PROVENANCE).is_dir() and is_unchanged(place) is not False
     shapes_taken = with_shapes and (store.path / "shapes" / PREDICTED_SPOTS).exists()
     if (place.exists() and not (overwrite and is_prediction)) or (shapes_taken and not is_prediction):
         more = "; add --overwrite to replace it" if is_prediction else "; rename it first"
@@ -250,6 +250,10 @@ def _write_quietly(whole: Any, place: Path) -> None:
     with warnings.catch_warnings(), dask.config.set(scheduler="synchronous"):
         warnings.filterwarnings("ignore", "zarr v3 autosharding", UserWarning)
         whole.write(place)
+    for table in sorted((place / "tables").iterdir()):
+        if table.is_dir():
+            seal_store(table)
+    seal_store(place)
 
 
 class _Reading:

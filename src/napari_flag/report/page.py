@@ -14,7 +14,7 @@ from napari_flag.analysis.domains import hex_colour, labelled_share
 from napari_flag.analysis.pathways import DomainSets
 from napari_flag.analysis.scores import EXPECTATION, FEWEST_DRAWS, MEANING, STRUCTURE, DrawScores
 from napari_flag.errors import UserError
-from napari_flag.files import place_in
+from napari_flag.files import UNSEALED, place_in
 from napari_flag.formatting import (
     UNDEFINED,
     area,
@@ -69,6 +69,7 @@ def write_page(
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta name="generator" content="napari-flag {__version__}">\n{statement(".html", identity)}\n'
+        f'<meta name="{keys.CONTENT_HASH}" content="{UNSEALED}">\n'
         f"<title>{escape(name)}, predicted expression</title>\n"
         f"<style>\n{_file('page.css')}</style>\n</head>\n"
         f"<body>\n{chr(10).join(parts)}\n<script>\n{_file('page.js')}</script>\n</body>\n</html>\n"
@@ -341,7 +342,7 @@ def write_report(
         cannot be written.
     """
     from napari_flag.exports.replacing import refuse_foreign
-    from napari_flag.files import check_writable, write_whole
+    from napari_flag.files import check_writable, write_text
     from napari_flag.prediction_file import find_fault
     from napari_flag.report.findings import gather
     from napari_flag.report.pictures import draw_all
@@ -357,5 +358,5 @@ def write_report(
     pictures = yield from draw_all(findings)
     yield Step("Writing the report", 0, None)
     page = write_page(findings, pictures, command=command, identity=identity)
-    write_whole(place, lambda part: part.write_text(page, encoding="utf-8"))
+    write_text(page, place)
     return place

@@ -6,7 +6,6 @@ such a name is recognised, `docs/security.md` states it in words, and `name_of` 
 """
 
 import hashlib
-import os
 import re
 import unicodedata
 from functools import lru_cache
@@ -15,14 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from napari_flag.errors import UserError
-from napari_flag.files import ending, files_ending, refuse_special
+from napari_flag.files import ending, files_ending, quick_digest
 
-WHOLE_BYTES: Final = 16 * 2**20
-"""Files up to this size are hashed whole, so that any program's SHA-256 is the same."""
-END_BYTES: Final = 2**20
-BLOCK_BYTES: Final = 64 * 2**10
-BLOCKS: Final = 62
-"""Of a larger file: its first and last `END_BYTES`, and this many blocks spread evenly between."""
 MOST_FILES: Final = 256
 """Of a folder (DICOM, an image of a zarr): names and sizes of all its files, and the content of so many."""
 DIGITS: Final = 8
@@ -42,9 +35,8 @@ def content_hash(path: Path) -> str | None:
 
     Returns
     -------
-    64 hexadecimal digits: SHA-256 of a file up to `WHOLE_BYTES`; of a larger one, of its size in bytes as
-    decimal text, its first and last `END_BYTES`, and `BLOCKS` blocks of `BLOCK_BYTES` between; of a folder,
-    of the same for its files by name.  None where nothing can be read.
+    64 hexadecimal digits: that of `files.quick_digest` of a file; of a folder, of the same for its files
+    by name.  None where nothing can be read.
     """
     try:
         return _hash(_whole(path), state_of(path))
@@ -82,12 +74,12 @@ def _hash(whole: Path, state: tuple[int, int | str]) -> str | None:
     """Return the hash of a file or folder as it was in `state`."""
     files = _files_of(whole)
     if [name for name, _ in files] == [()]:
-        return _digest_of(whole).hexdigest() if whole.is_file() else None
+        return quick_digest(whole).hexdigest() if whole.is_file() else None
     digest, step = hashlib.sha256(), max(1, -(-len(files) // MOST_FILES))
     for number, (name, file) in enumerate(files):
         digest.update(f"{name}:{file.stat().st_size}\n".encode())
         if number % step == 0:
-            digest.update(_digest_of(file).digest())
+            digest.update(quick_digest(file).digest())
     return digest.hexdigest()
 
 
@@ -108,25 +100,6 @@ def _files_of(whole: Path) -> list[tuple[tuple[str, ...], Path]]:
 def _files_in(folder: Path) -> list[Path]:
     dicom = files_ending(folder, ".dcm")
     return dicom or sorted(file for file in folder.rglob("*") if file.is_file())
-
-
-def _digest_of(file: Path) -> "hashlib._Hash":
-    digest = hashlib.sha256()
-    refuse_special(file)
-    with file.open("rb") as stream:
-        size = os.fstat(stream.fileno()).st_size
-        if size <= WHOLE_BYTES:
-            digest.update(stream.read(WHOLE_BYTES))
-            return digest
-        digest.update(str(size).encode())
-        digest.update(stream.read(END_BYTES))
-        between = size - 2 * END_BYTES - BLOCK_BYTES
-        for block in range(BLOCKS):
-            stream.seek(END_BYTES + between * block // (BLOCKS - 1))
-            digest.update(stream.read(BLOCK_BYTES))
-        stream.seek(size - END_BYTES)
-        digest.update(stream.read(END_BYTES))
-    return digest
 
 
 # --- the name ----------------------------------------------------------------------------------
