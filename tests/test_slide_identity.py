@@ -18,8 +18,10 @@ from napari_flag.slide_identity import (
     is_made_on,
     refuse_other_size,
     without_folders,
+    without_names,
     without_personal_names,
 )
+from napari_flag.slides.file_identity import name_of
 
 EARLIER = Path(__file__).resolve().parent / "golden" / "earlier_prediction.h5ad"
 
@@ -279,3 +281,39 @@ def test_a_sentence_names_files_without_the_folders_of_the_slide(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     relative = Path("Jane Roe/a/C5.svs")
     assert without_folders(f"{relative}: a slide of {folder}.", relative) == "C5.svs: a slide of its folder."
+
+
+def test_names_of_inputs_with_blanks_are_replaced_whole(tmp_path):
+    folder = tmp_path / "Jane Roe"
+    folder.mkdir()
+    names = ("John Smith spots.tsv", "Ann Miller.tsv.gz", "C5 spots.tsv")
+    table, beside, plain = (folder / name for name in names)
+    for file in (table, beside, plain):
+        file.write_text(file.name)
+    sentence = (
+        f"{table} names 3 spots, John Smith spots.tsv is large; {beside.name} and {plain.name} too, of Jane "
+        "Roe, Ann Miller and Otto_Meier.svs."
+    )
+    said = without_names(sentence, [table])
+    assert not any(name in said for name in ("Smith", "Miller", "Roe", "Meier", str(tmp_path)))
+    begins = f"{name_of(table)} names 3 spots, {name_of(table)} is large; {name_of(beside)} and C5 spots.tsv"
+    assert said.startswith(begins)
+    kept = without_names(sentence, [table], keep=True)
+    assert kept == sentence.replace(f"{folder}/", "")
+
+
+def test_a_missing_input_is_not_named_after_a_patient(tmp_path):
+    missing = tmp_path / "Hans Meier.svs"
+    said = without_names(f"There is no file or folder {missing}; check the path.", [missing])
+    assert said == "There is no file or folder anonymous.svs; check the path."
+
+
+def test_the_file_of_another_program_is_not_named_after_a_patient(tmp_path):
+    adata = made_on(slide_at(tmp_path / "C5.svs"))
+    adata.uns[keys.PROVENANCE] |= {
+        keys.READ_FROM: {keys.READ_FILE: "Smith John.h5ad"},
+        keys.NOTICES: ["Smith John.h5ad was not written by napari-flag."],
+    }
+    renamed, _ = without_personal_names(adata)
+    assert renamed.uns[keys.PROVENANCE][keys.READ_FROM] == {keys.READ_FILE: "anonymous.h5ad"}
+    assert renamed.uns[keys.PROVENANCE][keys.NOTICES] == ["anonymous.h5ad was not written by napari-flag."]

@@ -17,7 +17,7 @@ from napari_flag.errors import UserError
 from napari_flag.formatting import counted, first_of
 from napari_flag.model.checkpoint import TrainedArray, trained_array
 from napari_flag.progress import Step, Steps
-from napari_flag.slide_identity import without_folders, without_personal_names
+from napari_flag.slide_identity import without_names, without_personal_names
 from napari_flag.slides.colours import Colours, colours_of
 from napari_flag.slides.file_identity import content_hash
 from napari_flag.slides.formats.positions import ST_DIAMETER_UM, ST_PITCH_UM
@@ -68,6 +68,8 @@ class Inputs:
         Sentences shown to the user so far.
     image_scale
         Level-0 px per px of the full-resolution slide, as of `SpotTable`.
+    files
+        What was read beside the slide, which notices may name.
     """
 
     slide: Slide
@@ -77,6 +79,7 @@ class Inputs:
     measured: "AnnData | None" = None
     notices: tuple[str, ...] = ()
     image_scale: float = 1.0
+    files: tuple[Path, ...] = ()
 
 
 def prepare(
@@ -195,7 +198,9 @@ def prepare(
         if opened:
             slide.close()
         raise
-    return Inputs(slide, table.spots, polygons, wanted, counts, tuple(notices), table.image_scale)
+    given = (spots, measured, alignment, region, genes)
+    files = tuple(Path(each) for each in given if isinstance(each, str | Path))
+    return Inputs(slide, table.spots, polygons, wanted, counts, tuple(notices), table.image_scale, files)
 
 
 def read_depth(given: "float | str | Path | AnnData | None") -> "float | AnnData | None":
@@ -315,7 +320,8 @@ def predict_inputs(
             yield Step("Attaching counts", 0, notice=notices[-1])
     recorded = adata.uns[keys.PROVENANCE]
     said_of_it = (*notices, *(str(notice) for notice in recorded.get(keys.NOTICES, ())))
-    recorded[keys.NOTICES] = [without_folders(text, inputs.slide.path) for text in dict.fromkeys(said_of_it)]
+    files = (inputs.slide.path, *inputs.files)
+    recorded[keys.NOTICES] = [without_names(text, files, keep_names) for text in dict.fromkeys(said_of_it)]
     adata, said = without_personal_names(adata, keep_names)
     for notice in said:
         yield Step("Naming the slide", 0, notice=notice)

@@ -8,7 +8,8 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +29,7 @@ from napari_flag.prediction_file import (
     slide_size,
     trained_on,
 )
-from napari_flag.slides.file_identity import content_hash, neutral_name, why_personal
+from napari_flag.slides.file_identity import content_hash, name_of, neutral_name, why_personal
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -154,14 +155,19 @@ def without_personal_names(adata: "AnnData", keep: bool = False) -> "tuple[AnnDa
         return adata, ()
     said, renamed, name = [], adata, output_name(adata)
     if (why := why_personal(name)) is not None:
-        neutral = _neutral_name_of(adata)
-        renamed = _renamed(adata, neutral)
+        called = _neutral_name_of(adata)
+        renamed = _renamed(adata, called)
         said.append(
-            f"The name of the slide looks like a patient's ({why}), so results call it {neutral}; keep its "
+            f"The name of the slide looks like a patient's ({why}), so results call it {called}; keep its "
             f"name with {KEEP}."
         )
     stated = {key: _replaced(provenance(renamed)[key], str) for key in _NAMING if key in provenance(renamed)}
-    plain = {key: _replaced(value, _without_files) for key, value in stated.items()}
+    source = str(dict(stated.get(keys.READ_FROM, {})).get(keys.READ_FILE, ""))
+    neutral = {source: neutral_name(None) + "".join(Path(source).suffixes[-1:])}
+    plain = {
+        key: _replaced(value, lambda text: _without_files(_with_neutral(text, neutral)))
+        for key, value in stated.items()
+    }
     if keys.TRAINING_SLIDES in stated:
         stated[keys.TRAINING_SLIDES] = sections = _listed(stated[keys.TRAINING_SLIDES])
         plain[keys.TRAINING_SLIDES] = kept = [neutral_name(None) if why_personal(s) else s for s in sections]
@@ -189,6 +195,58 @@ def without_folders(text: str, path: Path) -> str:
         if folder in whole:
             text = re.sub(rf"(?<![\w./\\-]){re.escape(folder)}(?![\w-])", "its folder", text)
     return text
+
+
+def without_names(text: str, files: Iterable[Path], keep: bool = False) -> str:
+    """Return a sentence as results may hold it: files without folders, and without a patient's name.
+
+    Parameters
+    ----------
+    text
+        A notice or an error.
+    files
+        The inputs, which it may name.  Their names, and those of what lies beside them and of the folders
+        they lie in, are replaced whole where they may be a patient's, whatever signs they hold; another file
+        is recognised by the form of the word.
+    keep
+        Leave out folders alone.
+    """
+    given = list(files)
+    for file in given:
+        text = without_folders(text, file)
+    if keep:
+        return text
+    names = {
+        path.name: name_of(path) if path in given or path.is_file() else neutral_name(None)
+        for path in _named_in(text, given)
+    }
+    return _without_files(_with_neutral(text, names))
+
+
+def _named_in(text: str, files: Iterable[Path]) -> set[Path]:
+    """Return which of files, of what lies beside them and of their folders a sentence names."""
+    near: set[Path] = set()
+    for file in files:
+        near |= {file, *file.absolute().parents}
+        with suppress(OSError):
+            near |= set(file.absolute().parent.iterdir())
+    stems = {path: path.name.removesuffix("".join(path.suffixes[-2:])) for path in near}
+    return {path for path, stem in stems.items() if stem and stem.casefold() in text.casefold()}
+
+
+def _with_neutral(text: str, names: Mapping[str, str]) -> str:
+    """Return a text with names of files replaced by others, also where they stand without their ending."""
+    forms: dict[str, str] = {}
+    for name, neutral in names.items():
+        if why_personal(name) is None:
+            continue
+        forms[name.casefold()] = neutral
+        end = "".join(Path(neutral).suffixes)
+        if why_personal(stem := name.removesuffix(end)) is not None:
+            forms[stem.casefold()] = neutral.removesuffix(end)
+    longest_first = sorted(map(re.escape, forms), key=len, reverse=True) or [r"(?!)"]
+    pattern = re.compile(rf"(?<![^\W_])(?:{'|'.join(longest_first)})(?![^\W_])", re.IGNORECASE)
+    return pattern.sub(lambda found: forms[found[0].casefold()], text)
 
 
 KEEP: Final = "--keep-names (in the docks, where they ask)"

@@ -33,7 +33,7 @@ from napari_flag.files import make_folder, place_in, raw_cell, read_csv, write_t
 from napari_flag.formatting import counted, data_size, duration, first_of, whole
 from napari_flag.listing import ListedSlide, read_listing, refuse_same_names
 from napari_flag.progress import Step, Steps, finish
-from napari_flag.slide_identity import KEEP, without_folders
+from napari_flag.slide_identity import KEEP, without_names
 from napari_flag.slides.file_identity import name_of
 from napari_flag.slides.slide import name_in_results
 
@@ -339,7 +339,8 @@ def predict_one(task: SlideTask) -> Steps[Outcome]:
             return _outcome_in(task, WRITTEN)
         written = yield from predicting(task.args, checkpoint)
     except Exception as error:  # noqa: BLE001 - one slide never stops the others
-        message = without_folders(sentence_of(error), task.args.slide)
+        files = [value for value in vars(task.args).values() if isinstance(value, Path)]
+        message = without_names(sentence_of(error), files, task.args.keep_names)
         return replace(result, seconds=_since(started), message=message)
     adata = written.adata
     notices = adata.uns[keys.PROVENANCE].get(keys.NOTICES, ())

@@ -119,6 +119,7 @@ class Section(QObject):
             measured=state.measured,
             notices=notices,
             image_scale=choice.image_scale,
+            files=tuple(path for path in (state.table_path, state.measured_path) if path is not None),
         )
 
     def _doubts(self) -> tuple[str, ...]:
