@@ -184,3 +184,12 @@ def test_drawing_in_a_notebook_needs_neither_torch_nor_a_window_system():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_dollar_in_the_name_of_a_gene_is_no_formula_in_the_callers_axes(prediction):
+    named = prediction.copy()
+    named.var_names = [r"$\frac{a$", *prediction.var_names[1:]]
+    axes = plt.figure().subplots()
+    drawn = nf.pl.gene(named, r"$\frac{a$", ax=axes, show=False)
+    drawn.figure.canvas.draw()
+    assert r"$\frac{a$" in drawn.get_title(loc="left")

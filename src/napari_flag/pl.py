@@ -294,11 +294,15 @@ def _quantity(prediction: "AnnData", layer: str | None) -> "tuple[GeneValues, Qu
 
 
 def _axes(ax: "Axes | None", size: tuple[float, float]) -> "Axes":
-    if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
+    from matplotlib.text import Text
 
-    return plt.figure(figsize=size, layout="constrained").subplots()
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        ax = plt.figure(figsize=size, layout="constrained").subplots()
+    for text in ax.findobj(Text):  # was there before the names that are drawn in it
+        text.set_parse_math(False)
+    return ax
 
 
 def _shown(axes: Drawn, show: bool | None) -> Drawn:

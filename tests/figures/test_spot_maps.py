@@ -1,4 +1,8 @@
+import io
+
+import matplotlib
 import numpy as np
+import pytest
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
@@ -38,3 +42,16 @@ def test_the_overview_shows_what_is_known():
     assert "distance" in draw_overview(adata).axes[1].get_title(loc="left")
     del adata.obs[keys.DISTANCE], adata.uns[keys.SPATIAL]
     assert draw_overview(adata) is None
+
+
+@pytest.mark.parametrize("gene", [r"$\frac{a$", "A$B$C"])
+def test_a_dollar_in_a_name_is_drawn_as_it_is(gene):
+    prediction = fake_prediction()
+    prediction.var_names = [gene, *prediction.var_names[1:]]
+    figure = draw_gene_maps(prediction, [gene])
+    for panel in figure.axes:
+        panel.set_ylabel(gene)
+    place = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(place, format="svg")
+    assert gene in place.getvalue()

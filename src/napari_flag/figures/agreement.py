@@ -7,7 +7,7 @@ import numpy as np
 
 from napari_flag.analysis.compare import LEVELS, Section
 from napari_flag.analysis.truth import FloatArray
-from napari_flag.figures.style import COLOURS, GREY
+from napari_flag.figures.style import COLOURS, GREY, as_written
 from napari_flag.formatting import percent, score
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _ROOM: Final = (0.14, 0.03)
 """Width and height of a name as a share of the panel; a second name in it is left out."""
 
 
+@as_written()
 def draw_moran(sections: Sequence[Section]) -> "Figure":
     """Draw Moran's I of every gene, one draw over measured, a panel per section, with SSC and identity."""
     from matplotlib.figure import Figure
@@ -45,6 +46,7 @@ SIZE: Final = (4.6, 4.4)
 """Inches of a scatter with named genes."""
 
 
+@as_written()
 def draw_named_moran(section: Section) -> "Figure":
     """Return a figure of `fill_named_moran`."""
     from matplotlib.figure import Figure
@@ -54,6 +56,7 @@ def draw_named_moran(section: Section) -> "Figure":
     return figure
 
 
+@as_written()
 def fill_named_moran(panel: "Axes", section: Section) -> None:
     """Draw the same for one section, and name the most and least clustered and those off the line."""
     ends = _ends(np.concatenate([section.moran_truth, section.moran_sample]))
@@ -94,6 +97,7 @@ def _moran_panel(panel: "Axes", section: Section, ends: tuple[float, float]) -> 
     panel.set_title(f"{section.name}   SSC {score(section.sample_scores['SSC'], 'SSC')}", loc="left")
 
 
+@as_written()
 def draw_calibration(sections: Sequence[Section]) -> "Figure":
     """Draw the share of truth within the intervals over their nominal share, 50, 80 and 95 % marked."""
     from matplotlib.figure import Figure
@@ -134,6 +138,7 @@ def _shares(section: Section, levels: FloatArray) -> tuple[FloatArray, FloatArra
     return np.array([c.share for c in found]), np.array([c.positive for c in found])
 
 
+@as_written()
 def draw_overlaps(overlaps: "Mapping[int, Sequence[Overlap]]", names: Sequence[str]) -> "Figure":
     """Draw one bar per region and k: genes shared among the first k of both; a line marks chance.
 

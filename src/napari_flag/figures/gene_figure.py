@@ -10,7 +10,7 @@ from napari_flag import __version__, keys
 from napari_flag.analysis.spatial import CLASSES
 from napari_flag.errors import UserError
 from napari_flag.figures.spot_maps import draw_discs, draw_scale_bar, draw_tissue, frame_axes
-from napari_flag.figures.style import DPI
+from napari_flag.figures.style import DPI, as_written
 from napari_flag.files import ending, replacing
 from napari_flag.formatting import counted, whole
 from napari_flag.layers.frame import frame_of
@@ -67,6 +67,7 @@ def write_figure(figure: "Figure", path: Path) -> Path:
     return path
 
 
+@as_written()
 def gene_figure(gene_map: GeneMap, slide: "Slide | None") -> "Figure":
     """Return the figure of what `gene_map` shows now, over the H&E of `slide` when it is at hand."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -87,6 +88,7 @@ def gene_figure(gene_map: GeneMap, slide: "Slide | None") -> "Figure":
     return figure
 
 
+@as_written()
 def draw_genes(
     axes: "Axes",
     values: GeneValues,
@@ -170,6 +172,7 @@ def save_local_figure(path: Path, local: LocalMap, adata: "AnnData", slide: "Sli
     return write_figure(local_figure(local, adata, slide), path)
 
 
+@as_written()
 def local_figure(local: LocalMap, adata: "AnnData", slide: "Slide | None") -> "Figure":
     """Return the figure of what `local` shows now of `adata`.
 
@@ -195,6 +198,7 @@ def local_figure(local: LocalMap, adata: "AnnData", slide: "Slide | None") -> "F
     return figure
 
 
+@as_written()
 def draw_local(
     axes: "Axes",
     adata: "AnnData",

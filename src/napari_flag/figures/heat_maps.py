@@ -15,7 +15,7 @@ from napari_flag.analysis.compare import Section
 from napari_flag.analysis.set_maps import SetMap
 from napari_flag.analysis.truth import FloatArray
 from napari_flag.figures.gene_figure import check_format, write_figure
-from napari_flag.figures.style import GREY, house_style
+from napari_flag.figures.style import GREY, as_written, house_style
 from napari_flag.formatting import number, score, whole
 from napari_flag.layers.gene_map import DIVERGING
 
@@ -36,6 +36,7 @@ SIZE: Final = (5.8, 4.6)
 """Inches of one heat map with its colour bar."""
 
 
+@as_written()
 def draw_triangles(together: Together) -> "Figure":
     """Return a figure of `fill_triangles`."""
     from matplotlib.figure import Figure
@@ -45,6 +46,7 @@ def draw_triangles(together: Together) -> "Figure":
     return figure
 
 
+@as_written()
 def fill_triangles(panel: "Axes", together: Together) -> None:
     """Draw gene–gene correlations in one square: below the diagonal predicted, above it measured.
 
@@ -77,6 +79,7 @@ def _reach(limit: float) -> str:
     return f"Pearson's r over spots, colours to ±{number(limit)}"
 
 
+@as_written()
 def draw_coexpression(section: Section) -> "Figure":
     """Draw gene–gene correlations of truth, X and one draw, in the order of the truth's clustering.
 
@@ -126,6 +129,7 @@ def save_set_map(path: Path, found: SetMap) -> Path:
         return write_figure(draw_set_map(found), path)
 
 
+@as_written()
 def draw_set_map(found: SetMap) -> "Figure":
     """Draw the genes of a set over regions, predicted beside measured, in the same colours."""
     from matplotlib.figure import Figure

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.analysis.truth import dense
-from napari_flag.figures.style import SEQUENTIAL
+from napari_flag.figures.style import SEQUENTIAL, as_written
 from napari_flag.formatting import length as write_length
 from napari_flag.formatting import number, whole
 from napari_flag.layers.frame import Frame, frame_of
@@ -124,6 +124,7 @@ def frame_axes(axes: "Axes", adata: "AnnData") -> None:
     axes.set_yticks([])
 
 
+@as_written()
 def draw_scale_bar(axes: "Axes", frame: Frame, colour: str = "black", box: bool = True) -> None:
     """Draw a bar of a round length, about a fifth of the width, at the lower left; in px without µm/px."""
     left, right = axes.get_xlim()
@@ -146,6 +147,7 @@ def _round_length(about: float) -> float:
     return float(max(step * power for step in (1, 2, 5) if step * power <= about))
 
 
+@as_written()
 def draw_gene_maps(adata: "AnnData", genes: Sequence[str], figure: "Figure | None" = None) -> "Figure":
     """Draw each gene in a column: predicted, and measured below where anything was.
 
@@ -174,6 +176,7 @@ def draw_gene_maps(adata: "AnnData", genes: Sequence[str], figure: "Figure | Non
     return figure
 
 
+@as_written()
 def draw_labels(
     adata: "AnnData", shown: dict[str, npt.NDArray[np.int64]], colours: Sequence[str]
 ) -> "Figure":
@@ -222,6 +225,7 @@ LONGEST_PX: Final = 800
 RING: Final = (0.0, 0.0, 0.0, 0.55)
 
 
+@as_written()
 def draw_overview(adata: "AnnData") -> "Figure | None":
     """Draw H&E and spots, and each spot's distance from the training tissue; None where neither is known."""
     from matplotlib.figure import Figure

@@ -23,6 +23,7 @@ _STYLE: Final[Any] = {
     "legend.fontsize": 8.0,
     "figure.constrained_layout.use": True,
     "savefig.dpi": DPI,
+    "text.parse_math": False,
 }
 
 
@@ -51,4 +52,16 @@ def house_style(ink: str = "black") -> Iterator[None]:
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
         mpl.rcParams.update(dict.fromkeys(_INKED, ink))
+        yield
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Draw names of genes, sets and slides as they are, also with a "$"; for what is not in house style.
+
+    Matplotlib decides when a text is made whether it is a formula.
+    """
+    import matplotlib as mpl
+
+    with mpl.rc_context({"text.parse_math": False}):
         yield
