@@ -12,6 +12,7 @@ from tests.fakes import DIAMETER_UM, MPP, FakeSlide, fake_prediction
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.exports.contents import with_structure
+from napari_flag.exports.formats import export, find_format
 from napari_flag.exports.spatial_data import (
     CHUNK_PX,
     MICROMETRES,
@@ -19,6 +20,7 @@ from napari_flag.exports.spatial_data import (
     SPOTS,
     TABLE,
     add_prediction,
+    with_valid_names,
     write_spatial_data,
 )
 from napari_flag.progress import finish
@@ -294,3 +296,25 @@ def test_an_export_never_replaces_a_store_of_someone_else(prediction, tmp_path):
     with pytest.raises(UserError, match=r"P3\.zarr holds images/he, shapes/annotations, .* no export wrote"):
         finish(write_spatial_data(prediction, store))
     assert state_of(store) == before
+
+
+def test_names_that_spatialdata_refuses_are_changed_and_said(prediction, tmp_path):
+    import spatialdata
+
+    named = prediction.copy()
+    named.obs["cell type"], named.obs["cell_type"], named.obs["Cell_Type"] = "a", "b", "c"
+    named.uns["my notes"], named.uns["__x"] = "d", "e"
+    named.uns[keys.PROVENANCE] = {**named.uns[keys.PROVENANCE], "..": "f"}
+    exporting = export(named, [(find_format("spatialdata"), tmp_path / "a.zarr")])
+    notice = next(exporting).notice  # before any work
+    finish(exporting)
+    assert "“cell type” as cell_type_2, “Cell_Type” as Cell_Type_3" in notice
+    table = spatialdata.read_zarr(tmp_path / "a.zarr").tables[TABLE]
+    kept = {name: table.obs[name].iloc[0] for name in ("cell_type", "cell_type_2", "Cell_Type_3")}
+    assert kept == {"cell_type": "b", "cell_type_2": "a", "Cell_Type_3": "c"}
+    assert (table.uns["my_notes"], table.uns["x__x"]) == ("d", "e")
+    assert table.uns[keys.PROVENANCE]["unnamed__"] == "f"
+    assert "cell type" in named.obs, "the prediction is as it was"
+    same, nothing = with_valid_names(prediction)
+    assert same is prediction
+    assert nothing == ()

@@ -12,7 +12,7 @@ from napari_flag.exports.contents import choose_genes, known_columns, with_struc
 from napari_flag.exports.ome_tiff import write_ome_tiff
 from napari_flag.exports.qupath import write_geojson
 from napari_flag.exports.replacing import refuse_columns
-from napari_flag.exports.spatial_data import check_installed, write_spatial_data
+from napari_flag.exports.spatial_data import check_installed, with_valid_names, write_spatial_data
 from napari_flag.files import ending, make_folder, place_in
 from napari_flag.gene_names import symbols_of
 from napari_flag.prediction_doubts import record_misplaced, refuse_misplaced
@@ -172,6 +172,8 @@ def export(
         wanted.check()
         if wanted.ending == ".csv":
             refuse_columns(path, known_columns(adata))
+        for notice in with_valid_names(adata)[1] if wanted.ending == ".zarr" else ():
+            yield Step("Exporting", 0, len(places), "formats", notice=notice)
     refuse_misplaced(adata, force)
     known = [str(gene) for gene in adata.var_names]
     symbols = None if genes is None else symbols_of(known, genes)

@@ -5,9 +5,10 @@ What a store of someone else holds is never replaced, emptied or changed: a pred
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,7 @@ from napari_flag.errors import UserError
 from napari_flag.files import Unwritable, put, seal_store, unfinished, write_whole_in_steps
 from napari_flag.formatting import first_of
 from napari_flag.layers.frame import frame_of
-from napari_flag.prediction_file import drawn_diameter_px, is_unchanged, with_storable_provenance
+from napari_flag.prediction_file import drawn_diameter_px, is_unchanged, sharing, with_storable_provenance
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats import spatial_data
 from napari_flag.slides.formats.readers import UInt8Array
@@ -95,6 +96,77 @@ def write_spatial_data(adata: "AnnData", path: Path, slide: "Slide | None" = Non
             f"folder, or predict with --out {path.name} to make the prediction a table of it."
         )
     yield from write_whole_in_steps(path, lambda place: _write(adata, place, slide))
+
+
+def with_valid_names(adata: "AnnData") -> "tuple[AnnData, tuple[str, ...]]":
+    """Return a prediction all of whose names SpatialData takes, and what is to be said of those changed.
+
+    Parameters
+    ----------
+    adata
+        A prediction; not changed, and itself returned where nothing is in the way.
+    """
+    valid = sharing(adata)
+    renamed: dict[str, str] = {}
+    for axis in ("obs", "var"):
+        table = getattr(valid, axis)
+        new = _valid_names(map(str, table.columns))
+        renamed |= new
+        table.columns = [new.get(str(name), str(name)) for name in table.columns]
+    for part in ("obsm", "obsp", "varm", "varp", "layers", "uns"):
+        held = getattr(valid, part)
+        new = _valid_names(map(str, held))
+        renamed |= new
+        for old, name in new.items():
+            held[name] = held.pop(old)
+    inner: dict[str, str] = {}
+    for key, value in dict(valid.uns).items():
+        valid.uns[key] = _with_valid_keys(value, inner)
+    renamed |= inner
+    if not renamed:
+        return adata, ()
+    named = first_of([f"“{old}” as {new}" for old, new in renamed.items()], 5)
+    return valid, (
+        "SpatialData takes letters, digits, “_”, “-” and “.” in names and no two that differ in capitals alone, "
+        f"so the zarr has {named}.",
+    )
+
+
+def _valid_names(names: Iterable[str]) -> dict[str, str]:
+    """Return those of `names` that SpatialData refuses, each with another in its place."""
+    names, new = list(names), {}
+    fit = {name: _valid_name(name) for name in names}
+    taken = {name.lower() for name in names if fit[name] == name}
+    seen: set[str] = set()
+    for name in names:
+        if fit[name] == name and name.lower() not in seen:
+            seen.add(name.lower())
+            continue
+        choices = chain([fit[name]], (f"{fit[name]}_{number}" for number in count(2)))
+        new[name] = next(choice for choice in choices if choice.lower() not in taken | seen)
+        seen.add(new[name].lower())
+    return new
+
+
+def _valid_name(name: str) -> str:
+    if name in ("", ".", "..", "_index"):
+        return f"unnamed{name.replace('.', '_')}"
+    fit = "".join(sign if sign.isalnum() or sign in "_-." else "_" for sign in name)
+    return f"x{fit}" if fit.startswith("__") else fit
+
+
+def _with_valid_keys(value: Any, renamed: dict[str, str]) -> Any:
+    """Return an entry of ``uns``; names within it that are no part of a path are put in `renamed`."""
+    if not isinstance(value, Mapping):
+        return value
+    unfit = [name for name in map(str, value) if name in ("", ".", "..") or "/" in name or "\\" in name]
+    new: dict[str, str] = {}
+    for name in unfit:
+        fit = _valid_name(name)
+        choices = chain([fit], (f"{fit}_{number}" for number in count(2)))
+        new[name] = next(each for each in choices if each not in value and each not in new.values())
+    renamed |= new
+    return {new.get(str(key), key): _with_valid_keys(inner, renamed) for key, inner in value.items()}
 
 
 def written_here(path: Path) -> bool:
@@ -295,7 +367,7 @@ def _table(adata: "AnnData", region: str = SPOTS, instances: list[Any] | None = 
     import pandas as pd
     from spatialdata.models import TableModel
 
-    table = with_storable_provenance(adata)
+    table = with_storable_provenance(with_valid_names(adata)[0])
     for suffix in ("", keys.OF_MEASURED):
         if keys.MARKERS + suffix in table.uns:
             table.uns[MARKERS + suffix] = _long_table(table.uns.pop(keys.MARKERS + suffix))
