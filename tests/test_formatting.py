@@ -13,6 +13,7 @@ from napari_flag.formatting import (
     duration,
     entry,
     entry_name,
+    first_of,
     interval,
     length,
     number,
@@ -163,3 +164,10 @@ def test_hashes_in_a_list_are_shown_by_their_first_digits_and_one_alone_is_whole
     assert entry([one, other]) == "0123456789ab…, ffffffffffff…"
     assert entry(one) == one
     assert entry(["f" * 63, other[:12]]) == "f" * 63 + ", " + "f" * 12
+
+
+def test_a_name_of_many_lines_is_one_line_and_cut():
+    said = first_of(["A", "b\nc" * 100, "D"], 2)
+    assert said.startswith("A, b␊cb␊c")
+    assert said.endswith("…, …")
+    assert len(said) < 100

@@ -108,9 +108,43 @@ def counted_of(part: int, total: int, what: str) -> str:
     return f"{whole(part)} of {counted(total, what)}"
 
 
+LONGEST_NAME: Final = 80
+"""Letters of a name in a sentence; an unclosed quote makes one of many lines."""
+_NOT_SHOWN: Final = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+"""Control and direction marks, halves of characters: what acts on a terminal, or is no character of XML."""
+
+
+LINE_ENDS: Final = "\n\t"
+"""What may stand in a text of several lines."""
+
+
+def legible(text: str, keep: str = "") -> str:
+    """Return a text of a file with a sign in place of each character that is none: "␛" for escape.
+
+    Parameters
+    ----------
+    text
+        A name or a sentence, of whatever source.
+    keep
+        Characters that stay, such as those that end a line.
+    """
+    return _NOT_SHOWN.sub(lambda found: found[0] if found[0] in keep else _sign_for(found[0]), text)
+
+
+def _sign_for(control: str) -> str:
+    number = ord(control)
+    return chr(0x2400 + number) if number < 0x20 else "\u2421" if number == 0x7F else "\ufffd"
+
+
 def first_of(names: Sequence[str], most: int) -> str:
-    """Return "A, B, C", of more than `most` names the first ones and "…"."""
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+    """Return "A, B, C", of more than `most` names the first ones and "…"; each on one line and cut."""
+    shown = [
+        legible(name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…")
+        for name in map(str, names[:most])
+    ]
+    return ", ".join(shown) + (", …" if len(names) > most else "")
 
 
 def percent(share: float, digits: int = 0, unknown: str = UNKNOWN) -> str:

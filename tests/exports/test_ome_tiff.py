@@ -64,3 +64,16 @@ def test_napari_opens_it_as_channels(path):
 
     data, *_ = napari_get_reader(str(path))(str(path))[0]
     assert data.shape == (5, LONGEST_PX, LONGEST_PX)
+
+
+def test_a_control_character_in_the_name_of_a_gene_leaves_xml_that_parses(prediction, tmp_path):
+    from xml.etree import ElementTree
+
+    import tifffile
+
+    named = prediction.copy()
+    named.var_names = ["A\x1b[31mB\x00\uffff", *named.var_names[1:]]
+    finish(write_ome_tiff(named, tmp_path / "a.ome.tif"))
+    with tifffile.TiffFile(tmp_path / "a.ome.tif") as file:
+        channels = ElementTree.fromstring(file.ome_metadata).iterfind(".//{*}Channel")
+        assert next(channels).get("Name") == "A␛[31mB␀�"

@@ -14,6 +14,7 @@ from napari_flag import keys, prediction_file
 from napari_flag.analysis.truth import dense
 from napari_flag.exports.replacing import statement
 from napari_flag.files import UNSEALED, check_writable, seal, write_whole_in_steps
+from napari_flag.formatting import legible
 from napari_flag.layers.frame import frame_of
 from napari_flag.layers.raster import SpotRaster, spot_raster
 from napari_flag.prediction_file import drawn_diameter_px, output_name
@@ -123,11 +124,11 @@ def _ome_xml(adata: "AnnData", shape: tuple[int, ...], step: float) -> bytes:
     whole = (adata.n_vars, *shape)
     stated = statement(".tif", prediction_file.provenance(adata).get(keys.COMMAND_HASH))
     about: dict[str, Any] = {
-        "Name": f"{output_name(adata)}, predicted log2(count + 1)",
+        "Name": legible(f"{output_name(adata)}, predicted log2(count + 1)"),
         "Description": " ".join(
             filter(None, (keys.RESEARCH_USE_ONLY, stated, f"{keys.CONTENT_HASH}: {UNSEALED}"))
         ),
-        "Channel": {"Name": list(adata.var_names)},
+        "Channel": {"Name": [legible(str(name)) for name in adata.var_names]},
     }
     mpp = frame_of(adata).mpp
     if mpp is not None:

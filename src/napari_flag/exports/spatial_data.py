@@ -127,8 +127,8 @@ def with_valid_names(adata: "AnnData") -> "tuple[AnnData, tuple[str, ...]]":
         return adata, ()
     named = first_of([f"“{old}” as {new}" for old, new in renamed.items()], 5)
     return valid, (
-        "SpatialData takes letters, digits, “_”, “-” and “.” in names and no two that differ in capitals alone, "
-        f"so the zarr has {named}.",
+        "SpatialData takes letters, digits, “_”, “-” and “.” in names, and no two that differ in capitals "
+        f"alone, so the zarr has {named}.",
     )
 
 
