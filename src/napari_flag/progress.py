@@ -21,7 +21,7 @@ from typing import Any, Final, TextIO, TypeAlias, TypeVar
 
 from napari_flag.errors import UserError
 from napari_flag.files import Unwritable, parse_json, read_text, replacing
-from napari_flag.formatting import duration, whole
+from napari_flag.formatting import LINE_ENDS, duration, legible, whole
 
 T = TypeVar("T")
 
@@ -144,12 +144,12 @@ class ProgressBar:
             self._bar.reset()
             self._bar.total = step.total  # unlike that of `reset`, None as well
             self._bar.unit = f" {step.unit}"
-            self._bar.set_description(step.stage)
+            self._bar.set_description(legible(step.stage))
         self._bar.update(step.done - self._bar.n)
         self._done = step.done
         if step.notice and step.notice not in self._written:
             self._written.add(step.notice)
-            self._bar.write(f"Note: {step.notice}", file=self._stream)
+            self._bar.write(f"Note: {legible(step.notice, keep=LINE_ENDS)}", file=self._stream)
 
     def __enter__(self) -> "ProgressBar":
         return self

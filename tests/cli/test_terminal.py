@@ -1,9 +1,10 @@
 import io
+import json
 
 import pytest
 
 from napari_flag.cli import main
-from napari_flag.cli.terminal import ProgressLine, say_columns
+from napari_flag.cli.terminal import ProgressLine, say, say_columns, say_json
 from napari_flag.progress import Step, describe_step
 
 
@@ -71,3 +72,21 @@ def test_columns_are_aligned(capsys):
 def test_a_name_that_no_file_can_have_is_said_in_one_sentence(name, capsys):
     assert main(["report", name, "--out", "out"]) == 2
     assert "is no path here" in capsys.readouterr().err
+
+
+def test_what_a_file_says_does_not_act_on_the_terminal(capsys, tmp_path):
+    hostile = "spot \x1b[2J\x9b31m\x07 of\ra.tsv"
+    stream = Terminal()
+    with ProgressLine(stream) as line:
+        line.notice(hostile)
+        line(Step(hostile, 0, 1))
+    say(hostile)
+    say_json({"spot": hostile})
+    out = capsys.readouterr().out
+    own = stream.getvalue().replace("\r\x1b[K", "")
+    for text in (own, out):
+        assert not any(sign in text for sign in "\x1b\x9b\x07\r")
+    assert "spot ␛[2J�31m␇ of␍a.tsv" in own
+    assert json.loads(out.partition("\n")[2]) == {"spot": hostile}, "JSON keeps what was said"
+    assert main(["export", str(tmp_path / "\x1b[2J.h5ad"), "--to", "csv"]) == 2
+    assert "\x1b" not in capsys.readouterr().err

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from napari_flag import __version__, keys
 from napari_flag.cli import analyse, anonymise, compare, predict, resources
-from napari_flag.cli.terminal import Commands, Parser, plain_help, sentence_of
+from napari_flag.cli.terminal import Commands, Parser, plain_help, printed, sentence_of
 from napari_flag.errors import UserError
 from napari_flag.files import of_drive
 
@@ -146,5 +146,5 @@ def _drives_said_once(debug: bool) -> Iterator[None]:
 def _say(sentence: str, args: argparse.Namespace, code: int) -> int:
     if args.debug:
         traceback.print_exc()
-    print(sentence, file=sys.stderr)  # noqa: T201 - this is the command line
+    print(printed(sentence), file=sys.stderr)  # noqa: T201 - this is the command line
     return code

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO, TypeAlias, TypeV
 
 from napari_flag.errors import UserError
 from napari_flag.files import ending, make_folder, of_drive
-from napari_flag.formatting import first_of
+from napari_flag.formatting import LINE_ENDS, first_of, legible
 from napari_flag.progress import Step, Steps, TimeLeft, describe_step, finish
 from napari_flag.slides.file_identity import content_hash, name_of
 
@@ -76,7 +76,7 @@ class ProgressLine:
         if sentence not in self._written:
             self._written.add(sentence)
             self._clean()
-            self._stream.write(f"Note: {sentence}\n")
+            self._stream.write(f"Note: {printed(sentence)}\n")
             self._stream.flush()
 
     @property
@@ -96,6 +96,7 @@ class ProgressLine:
         self._clean()
 
     def _draw(self, text: str) -> None:
+        text = printed(text)
         if self._live:
             width = shutil.get_terminal_size().columns - 1
             self._stream.write(f"\r\x1b[K{text[:width]}")
@@ -162,12 +163,20 @@ def watch(work: Steps[T]) -> T:
 
 def say(text: str = "") -> None:
     """Write a line of the result to stdout."""
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{printed(text)}\n")
+
+
+def printed(text: str) -> str:
+    """Return a text as it may go to a terminal, which would carry out what is in the name of a file."""
+    return legible(text, keep=LINE_ENDS)
 
 
 def say_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
     """Write a result as JSON to stdout."""
-    say(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    if printed(text) != text:
+        text = "".join(each if printed(each) == each else f"\\u{ord(each):04x}" for each in text)
+    sys.stdout.write(f"{text}\n")
 
 
 def say_columns(rows: Sequence[Sequence[str]], indent: str = "") -> None:
