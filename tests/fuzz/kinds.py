@@ -888,7 +888,7 @@ KINDS = (
         (by.change_json, by.change_json, by.change_bytes, by.change_whole),
     ),
     Kind("TIFF", _make_tiff, _use_slide, (by.change_tiff, by.change_tiff, by.change_bytes)),
-    Kind("OME-TIFF", _make_ome, _use_slide, (by.change_tiff, by.change_bytes)),
+    Kind("OME-TIFF", _make_ome, _use_slide, (by.change_tiff, by.change_ome, by.change_bytes)),
 )
 
 

@@ -5,6 +5,7 @@ Every function takes a path and a generator, and changes the file or folder at t
 
 import json
 import os
+import re
 import shutil
 import struct
 from collections.abc import Callable
@@ -278,3 +279,15 @@ def change_tiff(path: Path, random: Random) -> None:
     number = some((*NUMBERS, 2, 3, 4, 7, 8, 12, len(data)), random)
     struct.pack_into(size, data, entry + field, number & (0xFFFF if size == "<H" else 0xFFFFFFFF))
     path.write_bytes(data)
+
+
+def change_ome(path: Path, random: Random) -> None:
+    """Set one number that the OME-XML of a TIFF states."""
+    import tifffile
+
+    xml = tifffile.tiffcomment(path)
+    places = list(re.finditer(r'"(\d+)"', str(xml)))
+    if place := some(places, random) if places else None:
+        start, end = place.span(1)
+        number = some((*NUMBERS, 10**9, 10**12, 3, 40), random)
+        tifffile.tiffcomment(path, f"{xml[:start]}{number}{xml[end:]}".encode())
