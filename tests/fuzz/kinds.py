@@ -846,7 +846,12 @@ KINDS = (
         (by.change_table, by.change_bytes),
         altered=altered_lines,
     ),
-    Kind("GeoJSON", _make_regions, _use_regions, (by.change_json, by.change_json, by.change_bytes)),
+    Kind(
+        "GeoJSON",
+        _make_regions,
+        _use_regions,
+        (by.change_json, by.change_json, by.change_outlines, by.change_bytes),
+    ),
     Kind("GMT", _make_gmt, _use_gmt, (by.change_table, by.change_bytes), altered=altered_sets),
     Kind("labels", _make_labels, _use_labels, (by.change_table, by.change_bytes), altered=altered_lines),
     Kind("workspaces", _make_workspace, _use_workspace, (by.change_json, by.change_bytes)),

@@ -127,6 +127,20 @@ def change_json(path: Path, random: Random) -> None:
     path.write_text(json.dumps(value), "utf-8")
 
 
+def change_outlines(path: Path, random: Random) -> None:
+    """Lay parts of a region over each other, beside each other, or one ring over itself."""
+    side, step = int(random.integers(1, 100)), some((0, 1, 50, 99, 100, 1000), random)
+    rings = []
+    for i in range(some((3, 30, 300, 3000, 30_000), random)):
+        x, y = i % 200 * step, i // 200 * step
+        grown = side + (i if step == 1 else 0)
+        rings.append([[x, y], [x + grown, y], [x + grown, y + grown], [x, y + grown], [x, y]])
+    frame = [[-9, -9], [10**6, -9], [10**6, 10**6], [-9, 10**6], [-9, -9]]
+    again = [*(corner for ring in rings for corner in ring[:-1]), rings[0][0]]
+    parts = some(([[ring] for ring in rings], [[frame, *rings]], [[again]]), random)
+    path.write_text(json.dumps({"type": "MultiPolygon", "coordinates": parts}), "utf-8")
+
+
 # --- YAML ----------------------------------------------------------------------------------------
 
 YAML_VALUES = (

@@ -357,7 +357,7 @@ def test_ome_xml_pulls_in_no_other_file(tmp_path: Path) -> None:
 def micro_manager_tiff(
     path: Path, image: np.ndarray, version: int, summary: str = "", index: tuple[tuple[int, ...], ...] = ()
 ) -> Path:
-    """Write one page as Micro-Manager does: a header that gives the version, a summary and an index of planes."""
+    """Write one page as Micro-Manager does: a header with the version, a summary and an index of planes."""
     text = (summary or "{}").encode()
     described = struct.pack("<2I", 2355492, len(text)) + text
     if version:
