@@ -823,7 +823,13 @@ KINDS = (
         (by.change_hdf5, by.change_hdf5, by.change_bytes),
         altered=altered_arrays,
     ),
-    Kind("counts mtx", _make_mex, _use_counts, (by.change_table, by.change_bytes), altered=altered_entries),
+    Kind(
+        "counts mtx",
+        _make_mex,
+        _use_counts,
+        (by.change_table, by.add_comments, by.change_bytes),
+        altered=altered_entries,
+    ),
     Kind(
         "counts tables",
         _make_table,

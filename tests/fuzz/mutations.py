@@ -100,6 +100,13 @@ def change_table(path: Path, random: Random) -> None:
     path.write_text("\n".join(mark.join(cells) for cells in rows), "utf-8")
 
 
+def add_comments(path: Path, random: Random) -> None:
+    """Write thousands or millions of comments below the first line."""
+    head, _, rest = path.read_bytes().partition(b"\n")
+    comment = some((b"%\n", b"%" * 100 + b"\n", b"#\n", b"\n"), random)
+    path.write_bytes(head + b"\n" + comment * some((10, 10_000, 1_000_000), random) + rest)
+
+
 # --- JSON ----------------------------------------------------------------------------------------
 
 

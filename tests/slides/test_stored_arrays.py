@@ -1,6 +1,7 @@
 """Sparse matrices and arrays that state what is not so: refused before compiled code believes them."""
 
 import gzip
+import time
 
 import h5py
 import numpy as np
@@ -232,3 +233,17 @@ def test_texts_of_a_zarr_that_state_more_than_they_hold_are_refused(tmp_path):
     chunk.write_bytes((3_539_992_578).to_bytes(4, "little") + chunk.read_bytes()[4:])
     with pytest.raises(ValueError, match=r"more texts|buffer|corrupt|truncated"):
         refuse_inflated(zarr.open_group(tmp_path / "texts.zarr", mode="r"))
+
+
+@pytest.mark.parametrize("comment", ["%\n", "%" * 2_000_000 + "\n"])
+def test_a_matrix_with_comments_without_end_is_refused_at_once(tmp_path, comment):
+    (tmp_path / "features.tsv").write_text("E1\tA\tGene Expression")
+    (tmp_path / "barcodes.tsv").write_text("AAAC-1")
+    head, body = "%%MatrixMarket matrix coordinate integer general\n", "1 1 1\n1 1 7\n"
+    (tmp_path / "matrix.mtx").write_text(f"{head}%metadata\n%two\n{body}")
+    assert read_mex(tmp_path).X.sum() == 7
+    (tmp_path / "matrix.mtx").write_text(f"{head}{comment * (4_000_000 // len(comment))}{body}")
+    began = time.process_time()
+    with pytest.raises(UserError, match="comments of more than 1 MB before its values"):
+        read_mex(tmp_path)
+    assert time.process_time() - began < 2
