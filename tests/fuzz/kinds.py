@@ -834,7 +834,7 @@ KINDS = (
         "counts tables",
         _make_table,
         _use_zipped,
-        (by.change_table, by.change_table, by.change_bytes),
+        (by.change_table, by.change_table, by.repeat_line, by.change_bytes),
         altered=altered_lines,
     ),
     Kind(

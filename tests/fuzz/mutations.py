@@ -100,6 +100,14 @@ def change_table(path: Path, random: Random) -> None:
     path.write_text("\n".join(mark.join(cells) for cells in rows), "utf-8")
 
 
+def repeat_line(path: Path, random: Random) -> None:
+    """Repeat one line up to a million times."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    row = int(random.integers(len(lines)))
+    lines[row] *= some((2, 1000, 100_000, 1_000_000), random)
+    path.write_bytes(b"".join(lines))
+
+
 def add_comments(path: Path, random: Random) -> None:
     """Write thousands or millions of comments below the first line."""
     head, _, rest = path.read_bytes().partition(b"\n")
