@@ -50,6 +50,15 @@ def test_a_file_that_is_gone_is_not_whole(home):
     assert not whole(entry)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_place_of_an_entry_is_not_waited_for_and_is_replaced(home):
+    entry = put(home / "features", "a", b"content")
+    entry.unlink()
+    os.mkfifo(entry)
+    assert not whole(cache.find(home / "features", "a"))
+    assert whole(put(home / "features", "a", b"content"))
+
+
 def test_storing_again_leaves_one_entry_of_the_key(home):
     put(home / "features", "a", b"one")
     other = put(home / "features", "b", b"one")

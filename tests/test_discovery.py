@@ -602,3 +602,12 @@ def test_hdf5_of_another_kind_is_nothing(tmp_path):
     with h5py.File(tmp_path / "a.h5ad", "w") as file:
         file["x"] = 1
     assert kind_of(tmp_path / "a.h5ad") == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_place_of_a_table_is_said(tmp_path):
+    slide_files.plain_image(tmp_path / "A1.png", np.zeros((2100, 2100, 3), np.uint8))
+    os.mkfifo(tmp_path / "A1_spots.tsv")
+    found = source_of(tmp_path)
+    assert found.spots is None
+    assert any(said.startswith("A1_spots.tsv was left out, since pipes and") for said in found.notices)

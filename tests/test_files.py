@@ -278,6 +278,19 @@ def test_a_compressed_file_that_is_damaged_is_an_error_of_reading(tmp_path, spoi
         files.read_text(tmp_path / "t.tsv.gz")
 
 
+def test_a_few_bytes_that_unzip_to_a_hundred_million_are_refused_before_they_are(tmp_path, monkeypatch):
+    with gzip.open(tmp_path / "bomb.tsv.gz", "wb") as stream:
+        for _ in range(100):
+            stream.write(b"0\t" * 500_000)
+    with pytest.raises(UserError, match=r"bomb\.tsv\.gz takes .* kB and holds more than .* once unzipped"):
+        files.read_bytes(tmp_path / "bomb.tsv.gz")
+    counts = np.random.default_rng(0).poisson(0.02, 20_000_000).astype(np.uint8)
+    sparse = b"\t".join(b"%d" % value for value in counts.tolist())
+    with gzip.open(tmp_path / "counts.tsv.gz", "wb") as stream:
+        stream.write(sparse)
+    assert files.read_bytes(tmp_path / "counts.tsv.gz") == sparse, "ordinary counts, one in fifty above 0"
+
+
 def test_no_more_is_unzipped_than_was_asked_for(tmp_path):
     (tmp_path / "bomb.tsv.gz").write_bytes(gzip.compress(bytes(5_000_000)))
     with pytest.raises(UserError, match="more than 1 MB once unzipped"):

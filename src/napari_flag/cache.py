@@ -96,6 +96,8 @@ def find(folder: Path, key: str) -> Path | None:
 
 def is_whole(entry: Path, stage: str) -> Steps[bool]:
     """Return whether the content of `entry` is what was stored; then it counts as used now."""
+    if not entry.is_file():  # a pipe would be waited for
+        return False
     try:
         digest = yield from _hash(entry, stage)
     except OSError:

@@ -105,6 +105,12 @@ MOST_BYTES: Final = 400_000_000
 """Of a file that is read whole: a dense table of 5,000 spots and 36,000 genes takes 360 MB of text."""
 
 
+MOST_UNZIPPED: Final = 250
+"""Bytes unzipped per byte of a compressed file: counts of which 1 in 100 is above zero give 80."""
+SMALL_TEXT: Final = 2**25
+"""Bytes up to which a compressed file may hold anything."""
+
+
 def refuse_missing(path: Path) -> None:
     """Raise a `UserError` where there is nothing at `path`."""
     if not os.path.exists(path):  # unlike pathlib's, also where a folder above may not be read
@@ -161,7 +167,8 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     Raises
     ------
     UserError
-        When it holds more, is no regular file, or is not compressed and named so.
+        When it holds more, or more than `MOST_UNZIPPED` of its own bytes can, is no regular file, or is not
+        compressed and named so.
     OSError
         When it is missing or damaged: the caller says what it should have been.
     """
@@ -172,11 +179,17 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
             head = stream.read(len(_GZIP))
         if head and head != _GZIP:
             raise UserError(f"{path.name} is not gzip-compressed, as its name says; remove {ZIPPED} from it.")
+    believed = max(SMALL_TEXT, MOST_UNZIPPED * path.stat().st_size) if zipped else most
     try:
         with gzip.open(path, "rb") if zipped else path.open("rb") as stream:
-            data = stream.read(most + 1)
+            data = stream.read(min(most, believed) + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise OSError(errno.EIO, f"it is cut short or damaged: {error}") from error
+    if believed < len(data) <= most:
+        raise UserError(
+            f"{path.name} takes {data_size(path.stat().st_size)} and holds more than {data_size(believed)} "
+            "once unzipped, far more than ordinary text does; if that is right, give it unzipped."
+        )
     if len(data) > most:
         unzipped = " once unzipped" if zipped else ""
         raise UserError(

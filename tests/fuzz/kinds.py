@@ -823,12 +823,18 @@ KINDS = (
         (by.change_hdf5, by.change_hdf5, by.change_bytes),
         altered=altered_arrays,
     ),
-    Kind("counts mtx", _make_mex, _use_counts, (by.change_table, by.change_bytes), altered=altered_entries),
+    Kind(
+        "counts mtx",
+        _make_mex,
+        _use_counts,
+        (by.change_table, by.add_comments, by.change_bytes),
+        altered=altered_entries,
+    ),
     Kind(
         "counts tables",
         _make_table,
         _use_zipped,
-        (by.change_table, by.change_table, by.change_bytes),
+        (by.change_table, by.change_table, by.repeat_line, by.change_bytes),
         altered=altered_lines,
     ),
     Kind(
@@ -846,7 +852,12 @@ KINDS = (
         (by.change_table, by.change_bytes),
         altered=altered_lines,
     ),
-    Kind("GeoJSON", _make_regions, _use_regions, (by.change_json, by.change_json, by.change_bytes)),
+    Kind(
+        "GeoJSON",
+        _make_regions,
+        _use_regions,
+        (by.change_json, by.change_json, by.change_outlines, by.change_bytes),
+    ),
     Kind("GMT", _make_gmt, _use_gmt, (by.change_table, by.change_bytes), altered=altered_sets),
     Kind("labels", _make_labels, _use_labels, (by.change_table, by.change_bytes), altered=altered_lines),
     Kind("workspaces", _make_workspace, _use_workspace, (by.change_json, by.change_bytes)),
@@ -888,7 +899,7 @@ KINDS = (
         (by.change_json, by.change_json, by.change_bytes, by.change_whole),
     ),
     Kind("TIFF", _make_tiff, _use_slide, (by.change_tiff, by.change_tiff, by.change_bytes)),
-    Kind("OME-TIFF", _make_ome, _use_slide, (by.change_tiff, by.change_bytes)),
+    Kind("OME-TIFF", _make_ome, _use_slide, (by.change_tiff, by.change_ome, by.change_bytes)),
 )
 
 

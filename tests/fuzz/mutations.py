@@ -5,6 +5,7 @@ Every function takes a path and a generator, and changes the file or folder at t
 
 import json
 import os
+import re
 import shutil
 import struct
 from collections.abc import Callable
@@ -99,6 +100,21 @@ def change_table(path: Path, random: Random) -> None:
     path.write_text("\n".join(mark.join(cells) for cells in rows), "utf-8")
 
 
+def repeat_line(path: Path, random: Random) -> None:
+    """Repeat one line up to a million times."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    row = int(random.integers(len(lines)))
+    lines[row] *= some((2, 1000, 100_000, 1_000_000), random)
+    path.write_bytes(b"".join(lines))
+
+
+def add_comments(path: Path, random: Random) -> None:
+    """Write thousands or millions of comments below the first line."""
+    head, _, rest = path.read_bytes().partition(b"\n")
+    comment = some((b"%\n", b"%" * 100 + b"\n", b"#\n", b"\n"), random)
+    path.write_bytes(head + b"\n" + comment * some((10, 10_000, 1_000_000), random) + rest)
+
+
 # --- JSON ----------------------------------------------------------------------------------------
 
 
@@ -124,6 +140,20 @@ def changed_json(value: Any, random: Random) -> Any:
 def change_json(path: Path, random: Random) -> None:
     value = changed_json(json.loads(path.read_text("utf-8")), random)
     path.write_text(json.dumps(value), "utf-8")
+
+
+def change_outlines(path: Path, random: Random) -> None:
+    """Lay parts of a region over each other, beside each other, or one ring over itself."""
+    side, step = int(random.integers(1, 100)), some((0, 1, 50, 99, 100, 1000), random)
+    rings = []
+    for i in range(some((3, 30, 300, 3000, 30_000), random)):
+        x, y = i % 200 * step, i // 200 * step
+        grown = side + (i if step == 1 else 0)
+        rings.append([[x, y], [x + grown, y], [x + grown, y + grown], [x, y + grown], [x, y]])
+    frame = [[-9, -9], [10**6, -9], [10**6, 10**6], [-9, 10**6], [-9, -9]]
+    again = [*(corner for ring in rings for corner in ring[:-1]), rings[0][0]]
+    parts = some(([[ring] for ring in rings], [[frame, *rings]], [[again]]), random)
+    path.write_text(json.dumps({"type": "MultiPolygon", "coordinates": parts}), "utf-8")
 
 
 # --- YAML ----------------------------------------------------------------------------------------
@@ -278,3 +308,15 @@ def change_tiff(path: Path, random: Random) -> None:
     number = some((*NUMBERS, 2, 3, 4, 7, 8, 12, len(data)), random)
     struct.pack_into(size, data, entry + field, number & (0xFFFF if size == "<H" else 0xFFFFFFFF))
     path.write_bytes(data)
+
+
+def change_ome(path: Path, random: Random) -> None:
+    """Set one number that the OME-XML of a TIFF states."""
+    import tifffile
+
+    xml = tifffile.tiffcomment(path)
+    places = list(re.finditer(r'"(\d+)"', str(xml)))
+    if place := some(places, random) if places else None:
+        start, end = place.span(1)
+        number = some((*NUMBERS, 10**9, 10**12, 3, 40), random)
+        tifffile.tiffcomment(path, f"{xml[:start]}{number}{xml[end:]}".encode())

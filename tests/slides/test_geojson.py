@@ -1,5 +1,7 @@
 import json
+import time
 
+import numpy as np
 import pytest
 import shapely
 
@@ -67,3 +69,89 @@ def test_broken_properties_are_one_sentence(tmp_path):
     path.write_text(json.dumps({"type": "Feature", "geometry": box, "properties": {"color": ["red"]}}))
     with pytest.raises(UserError, match="not GeoJSON as QuPath writes it"):
         read_annotations(path)
+
+
+# --- what would take hours to repair ---------------------------------------------------------------------
+
+
+def square(size: float, x: float = 0, y: float = 0) -> list[list[float]]:
+    return [[x, y], [x + size, y], [x + size, y + size], [x, y + size], [x, y]]
+
+
+HOSTILE = {
+    "squares sharing a corner": [[square(side)] for side in range(1, 1501)],
+    "equal squares": [[square(9)]] * 20_000,
+    "equal holes": [[square(11, -1, -1), *[square(9)] * 20_000]],
+    "a ring repeated over itself": [[square(9)[:-1] * 20_000 + [[0, 0]]]],
+    "bars and stripes": [
+        *([[[0, i], [9000, i], [9000, i + 0.5], [0, i + 0.5], [0, i]]] for i in range(0, 9000, 10)),
+        *([[[i, 0], [i + 0.5, 0], [i + 0.5, 9000], [i, 9000], [i, 0]]] for i in range(0, 9000, 10)),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_outlines_that_lie_on_each_other_or_overlap_without_end_are_refused_at_once(tmp_path, kind):
+    path = tmp_path / "r.geojson"
+    path.write_text(json.dumps({"type": "MultiPolygon", "coordinates": HOSTILE[kind]}))
+    began = time.process_time()
+    with pytest.raises(UserError, match=r"cross themselves at least [\d,]+ times"):
+        read_regions(path)
+    assert time.process_time() - began < 5, "repairing them takes far longer"
+
+
+def test_more_outlines_than_regions_can_be_are_refused(tmp_path):
+    path = tmp_path / "r.geojson"
+    polygon = {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [0, 1], [0, 0]]]}
+    path.write_text(json.dumps([polygon] * 100_001))
+    with pytest.raises(UserError, match="it has 100,001 outlines, where up to 100,000 are read"):
+        read_regions(path)
+
+
+@pytest.mark.parametrize("far", [1e308, -1e10])
+def test_corners_far_beyond_any_slide_are_refused(tmp_path, far):
+    path = tmp_path / "r.geojson"
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": [[[far, 0], [9, 9], [0, 9], [far, 0]]]}))
+    with pytest.raises(UserError, match="corners that are no numbers, or beyond 1,000,000,000 px"):
+        read_regions(path)
+
+
+def test_tiles_of_a_grid_that_share_sides_and_corners_are_taken(tmp_path):
+    tiles = [square(10, x, y) for x in range(0, 700, 10) for y in range(0, 700, 10)]
+    path = tmp_path / "r.geojson"
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [tile]},
+            "properties": {"name": str(i)},
+        }
+        for i, tile in enumerate(tiles)
+    ]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    assert len(read_annotations(path)) == 4900
+    path.write_text(json.dumps({"type": "MultiPolygon", "coordinates": [[tile] for tile in tiles]}))
+    began = time.process_time()
+    assert sum(polygon.area for polygon in read_regions(path)) == 490_000
+    assert time.process_time() - began < 5
+
+
+def test_parts_far_apart_are_repaired_one_by_one_and_overlapping_ones_together(tmp_path):
+    bow = [[900, 0], [910, 10], [910, 0], [900, 10], [900, 0]]
+    parts = [[square(10)], [square(10, 5, 5)], [bow], [square(10, 500, 500), square(2, 504, 504)]]
+    path = tmp_path / "r.geojson"
+    path.write_text(json.dumps({"type": "MultiPolygon", "coordinates": parts}))
+    found = read_regions(path)
+    whole = shapely.make_valid(shapely.MultiPolygon([shapely.Polygon(p[0], p[1:]) for p in parts]))
+    assert shapely.union_all(found).equals(whole)
+    assert all(polygon.is_valid for polygon in found)
+
+
+def test_a_region_of_thousands_of_holes_and_islands_with_a_defect_is_taken(tmp_path):
+    places = np.arange(0, 300, 5)
+    holes = [square(2, float(x), float(y)) for x in places for y in places]
+    bow = [[400, 0], [410, 10], [410, 0], [400, 10], [400, 0]]
+    path = tmp_path / "r.geojson"
+    path.write_text(
+        json.dumps({"type": "MultiPolygon", "coordinates": [[square(320, -5, -5), *holes], [bow]]})
+    )
+    assert sum(p.area for p in read_regions(path)) == pytest.approx(320**2 - 3600 * 4 + 50)

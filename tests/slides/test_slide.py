@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import struct
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from tests.slide_files import LABEL_COLOUR, CountedReader, picture
 
 from napari_flag.errors import UserError
 from napari_flag.slides.formats import readers
+from napari_flag.slides.formats.tiff import _refuse_foreign
 from napari_flag.slides.resolution import UNKNOWN, check_mpp
 from napari_flag.slides.slide import Slide, napari_levels, open_slide
 
@@ -386,6 +388,119 @@ def test_ome_xml_pulls_in_no_other_file(tmp_path: Path) -> None:
         assert slide.read_region(0, 0, 64, 64).min() == 200
         assert any("they are not read" in notice for notice in slide.notices)
     assert secret.exists()
+
+
+def micro_manager_tiff(
+    path: Path, image: np.ndarray, version: int, summary: str = "", index: tuple[tuple[int, ...], ...] = ()
+) -> Path:
+    """Write one page as Micro-Manager does: a header with the version, a summary and an index of planes."""
+    text = (summary or "{}").encode()
+    described = struct.pack("<2I", 2355492, len(text)) + text
+    if version:
+        head = struct.pack("<2I", 483729, version) + described
+    else:
+        stack = struct.pack("<6I", 54773648, 40 + len(text), 483765892, 0, 99384722, 0)
+        head = stack + described + struct.pack("<2I", 3453623, len(index)) + np.array(index, "<u4").tobytes()
+    height, width = image.shape[:2]
+    place = 8 + len(head)
+    bits = place + image.nbytes
+    tags = [
+        (256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, 1), (262, 3, 2), (273, 4, place),
+        (277, 3, 3), (278, 4, height), (279, 4, image.nbytes), (51123, 2, bits + 6),
+    ]  # fmt: skip
+    counts = {258: 3, 51123: 4}
+    with path.open("wb") as file:
+        file.write(struct.pack("<2sHI", b"II", 42, bits + 10) + head + image.tobytes())
+        file.write(struct.pack("<3H4sH", 8, 8, 8, b"{}", len(tags)))
+        for tag, kind, value in tags:
+            file.write(struct.pack("<HHII", tag, kind, counts.get(tag, 1), value))
+        file.write(bytes(4))
+    return path
+
+
+def test_an_index_of_micro_manager_pulls_in_no_other_file(tmp_path: Path) -> None:
+    """tifffile would read the planes that ``NDTiff.index`` places in another file, also with ``..``."""
+    (tmp_path / "slides").mkdir()
+    secret = tmp_path / "secret.tif"
+    tifffile.imwrite(secret, np.full((60, 80, 3), 7, np.uint8), photometric="rgb", metadata=None)
+    with tifffile.TiffFile(secret) as tiff:
+        place = tiff.pages.first.dataoffsets[0]
+    path = micro_manager_tiff(tmp_path / "slides" / "s.tif", np.full((60, 80, 3), 200, np.uint8), 2)
+    with (path.parent / "NDTiff.index").open("wb") as index:
+        for axes, name, at in ((b'{"z": 1}', b"s.tif", 26), (b'{"z": 0}', b"../secret.tif", place)):
+            index.write(struct.pack("<I", len(axes)) + axes + struct.pack("<I", len(name)) + name)
+            index.write(struct.pack("<8I", at, 80, 60, 2, 0, 0, 0, 0))
+    with tifffile.TiffFile(path) as tiff:
+        series = tiff.series[0]
+        assert series.asarray().min() == 7, "tifffile no longer follows it, and the test shows nothing"
+        with pytest.raises(ValueError, match="its pixels lie in another file, which is not read"):
+            _refuse_foreign(tiff, series)
+    with open_slide(path, mpp=0.5) as slide:
+        assert slide.read_region(0, 0, 80, 60).min() == 200
+
+
+def test_the_first_plane_of_a_micro_manager_stack_is_shown_whatever_its_index_states(tmp_path: Path) -> None:
+    summary = '{"MicroManagerVersion": "2", "Frames": 30000, "Slices": 30000, "Channels": 1, "Prefix": "x"}'
+    index = ((0, 0, 0, 0, 8), (0, 30000, 30000, 0, 8))
+    image = picture(80, 60)
+    path = micro_manager_tiff(tmp_path / "x_MMStack.tif", image, 0, summary, index)
+    with tifffile.TiffFile(path) as tiff:
+        assert tiff.is_mmstack, "tifffile no longer takes it for a stack, and the test shows nothing"
+    with open_slide(path, mpp=0.5) as slide:
+        assert (slide.read_region(0, 0, 80, 60) == image).all()
+
+
+def ome_with(path: Path, changed: dict[str, str]) -> Path:
+    """Write an OME-TIFF of one plane, and change its OME-XML."""
+    slide_files.ome_tiff(path, picture(80, 60), pyramid=False)
+    with tifffile.TiffFile(path) as tiff:
+        xml = tiff.ome_metadata or ""
+    for before, after in changed.items():
+        assert before in xml
+        xml = xml.replace(before, after)
+    tifffile.tiffcomment(path, xml.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {'SizeZ="1"': 'SizeZ="500000000"'},
+        {'SizeZ="1"': 'SizeZ="1000000"', 'SizeT="1"': 'SizeT="1000000"'},
+        {'SizeC="3"': 'SizeC="1000000000"', 'SamplesPerPixel="3"': 'SamplesPerPixel="1000000000"'},
+        {'SizeX="80"': 'SizeX="1000000000"'},
+        {'PlaneCount="1"': 'PlaneCount="2000000000"'},
+        {'PlaneCount="1"': 'NumPlanes="2000000000"'},
+        {"<Image ": '<X><ModuloAlongZ Type="z" Start="0" End="1e10"/></X><Image '},
+    ],
+)
+def test_planes_that_ome_xml_states_without_end_are_refused_before_they_are_listed(
+    tmp_path: Path, changed: dict[str, str]
+) -> None:
+    path = ome_with(tmp_path / "s.ome.tif", changed)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"its OME-XML states [\d,]+ planes, where up to 20,000 are read"):
+        open_slide(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**26
+
+
+def test_axes_in_an_order_that_ome_does_not_know_are_refused(tmp_path: Path) -> None:
+    path = ome_with(tmp_path / "s.ome.tif", {'DimensionOrder="XYCZT"': 'DimensionOrder="ZCTXY"'})
+    with pytest.raises(UserError, match="axes in an order that OME does not know"):
+        open_slide(path)
+
+
+def test_an_ome_tiff_of_several_series_and_a_stack_is_taken(tmp_path: Path) -> None:
+    slide, stack = picture(300, 200), np.stack([picture(40, 30, seed) for seed in range(50)])
+    path = tmp_path / "s.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        tiff.write(slide_files.label_image(40, 30), photometric="rgb", metadata={"Name": "label image"})
+        tiff.write(stack, photometric="rgb", metadata={"axes": "ZYXS", "Name": "focus"})
+        tiff.write(slide, photometric="rgb", metadata={"axes": "YXS", "Name": "slide"})
+    with open_slide(path, mpp=0.5) as opened:
+        assert (opened.read_region(0, 0, 300, 200) == slide).all()
 
 
 @pytest.mark.parametrize(

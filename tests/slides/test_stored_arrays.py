@@ -1,6 +1,8 @@
 """Sparse matrices and arrays that state what is not so: refused before compiled code believes them."""
 
 import gzip
+import time
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -12,6 +14,7 @@ from tests.spot_files import annotated, write_h5, write_mex
 
 from napari_flag import keys
 from napari_flag.errors import UserError
+from napari_flag.foreign_prediction import read_any_prediction
 from napari_flag.prediction_file import read_prediction
 from napari_flag.slides.formats.counts import expression_columns, read_10x_h5, read_mex
 from napari_flag.slides.formats.h5ad import read_h5ad_counts
@@ -232,3 +235,62 @@ def test_texts_of_a_zarr_that_state_more_than_they_hold_are_refused(tmp_path):
     chunk.write_bytes((3_539_992_578).to_bytes(4, "little") + chunk.read_bytes()[4:])
     with pytest.raises(ValueError, match=r"more texts|buffer|corrupt|truncated"):
         refuse_inflated(zarr.open_group(tmp_path / "texts.zarr", mode="r"))
+
+
+@pytest.mark.parametrize("comment", ["%\n", "%" * 2_000_000 + "\n"])
+def test_a_matrix_with_comments_without_end_is_refused_at_once(tmp_path, comment):
+    (tmp_path / "features.tsv").write_text("E1\tA\tGene Expression")
+    (tmp_path / "barcodes.tsv").write_text("AAAC-1")
+    head, body = "%%MatrixMarket matrix coordinate integer general\n", "1 1 1\n1 1 7\n"
+    (tmp_path / "matrix.mtx").write_text(f"{head}%metadata\n%two\n{body}")
+    assert read_mex(tmp_path).X.sum() == 7
+    (tmp_path / "matrix.mtx").write_text(f"{head}{comment * (4_000_000 // len(comment))}{body}")
+    began = time.process_time()
+    with pytest.raises(UserError, match="comments of more than 1 MB before its values"):
+        read_mex(tmp_path)
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("sparse_matrix", [False, True])
+def test_a_matrix_that_takes_more_memory_than_is_free_is_refused_before_it_is_read(
+    tmp_path, monkeypatch, sparse_matrix
+):
+    """A few bytes of a file can stand for gigabytes: 2,000 times as many are believed."""
+    path = tmp_path / "m.h5ad"
+    adata = annotated()
+    if not sparse_matrix:
+        adata.X = adata.X.toarray()
+    adata.write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        held = file["X/data"] if sparse_matrix else file["X"]
+        shape = (4_000_000, *held.shape[1:]) if sparse_matrix else (4_000, 1_000)
+        attributes, name = dict(held.attrs), held.name
+        del file[name]
+        file.create_dataset(name, shape, "f4", chunks=shape, compression="gzip", data=np.zeros(shape, "f4"))
+        file[name].attrs.update(attributes)
+    free = SimpleNamespace(available=30e6)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: free)
+    with pytest.raises(UserError, match=r"Reading X of m\.h5ad needs about 4[\d.]* MB of memory"):
+        read_h5ad_counts(path)
+    with pytest.raises(UserError, match=r"Reading X of m\.h5ad needs about 4[\d.]* MB of memory"):
+        read_any_prediction(path, "counts")
+
+
+def test_a_matrix_of_zeros_in_a_few_bytes_is_not_read(tmp_path):
+    path = tmp_path / "m.h5ad"
+    adata = annotated()
+    adata.X = adata.X.toarray()
+    adata.write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        attributes = dict(file["X"].attrs)
+        del file["X"]
+        shape, chunks = (100_000, 1_000), (25_000, 1_000)
+        file.create_dataset("X", shape, "f4", chunks=chunks, compression="gzip", compression_opts=9)
+        for row in range(0, shape[0], chunks[0]):
+            file["X"][row : row + chunks[0]] = np.zeros(chunks, "f4")
+        file["X"].attrs.update(attributes)
+        refuse_inflated(file)
+    with pytest.raises(
+        UserError, match=r"said to hold 400 MB and is stored in 3.. kB, as almost nothing but zeros"
+    ):
+        read_h5ad_counts(path)

@@ -45,6 +45,12 @@ class Search:
         self.left -= len(first)
         shown = [entry for entry in first if not entry.name.startswith((".", "~$"))]
         names = sorted(entry.name for entry in shown if entry.is_file() or entry.is_dir())
+        special = sorted({entry.name for entry in shown if os.path.exists(entry)} - set(names))
+        if special:
+            self.notices.append(
+                f"{first_of(special, 5)} {'was' if len(special) == 1 else 'were'} left out, since pipes and "
+                "devices are no files; save what is meant as a file."
+            )
         return [folder / name for name in names]
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from napari_flag import files
 from napari_flag.errors import UserError
-from napari_flag.formatting import counted, whole
+from napari_flag.formatting import counted, data_size, whole
 from napari_flag.slides.formats.stored_arrays import DAMAGED, csr_of, opened_h5
 from napari_flag.slides.formats.text_tables import column_names, places_in, read_bytes, separator_of
 
@@ -241,6 +241,8 @@ def read_mex(folder: Path) -> "AnnData":
 
 MOST_MATRIX: Final = 2**31
 """Bytes of a matrix of text, unzipped: some hundred million counts."""
+MOST_COMMENTS: Final = 2**20
+"""Bytes of the comments at its head, which are a line or two."""
 _BANNER: Final = re.compile(
     rb"%%MatrixMarket\s+matrix\s+coordinate\s+(integer|real)\s+general\s*", re.IGNORECASE
 )
@@ -251,9 +253,12 @@ def _matrix_market(path: Path) -> tuple[tuple[int, int, int], bytes]:
     head, _, rest = files.read_bytes(path, MOST_MATRIX).partition(b"\n")
     if _BANNER.fullmatch(head) is None:
         raise ValueError("it does not begin as a Matrix Market file of coordinates")
-    while rest.startswith(b"%"):
-        _, _, rest = rest.partition(b"\n")
-    sizes, _, body = rest.partition(b"\n")
+    begin = 0
+    while rest.startswith(b"%", begin):
+        begin = rest.find(b"\n", begin, MOST_COMMENTS) + 1
+        if not begin:
+            raise ValueError(f"it has comments of more than {data_size(MOST_COMMENTS)} before its values")
+    sizes, _, body = rest[begin:].partition(b"\n")
     rows, columns, number = (int(word) for word in sizes.split())
     if min(rows, columns, number) < 0:
         raise ValueError("it states a size below 0")

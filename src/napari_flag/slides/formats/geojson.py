@@ -2,12 +2,13 @@
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_flag.errors import UserError
 from napari_flag.files import parse_json, read_text, replacing
@@ -22,8 +23,17 @@ SAMPLED: Final = 200
 """Sides of outlines whose crossings are counted."""
 MOST_CROSSINGS: Final = 5_000
 """Of all outlines of a file with themselves: repairing them takes four seconds, and nobody draws them."""
+MOST_OUTLINES: Final = 100_000
+"""Of a file: as many take six seconds to read, and all cells of a slide are no regions."""
+FARTHEST: Final = 1e9
+"""Pixels of a corner from the first pixel: five hundred times the longest slide."""
+_SLIGHT: Final = 0.05
+"""Crossings that an outline counts which is to be repaired for another reason: `MOST_OUTLINES` of them are
+refused as `MOST_CROSSINGS`."""
 _COMPARED: Final = 500_000
 """Pairs of sides compared at once."""
+_TOGETHER: Final = 64
+"""Outlines looked for at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +104,7 @@ def annotations_in(content: Any) -> list[Annotation]:
 
     try:
         features = [(_shape(geometry), properties) for geometry, properties in _features(content)]
-        _refuse_tangles(geometry for geometry, _ in features)
+        _refuse_tangles([geometry for geometry, _ in features])
         found = [_annotation(*feature) for feature in features]
     except (
         AttributeError, TypeError, LookupError, ArithmeticError, RecursionError, ShapelyError,
@@ -219,19 +229,67 @@ def _shape(geometry: Any) -> Any:
 
 
 def _polygons(drawn: Any) -> Iterator["Polygon"]:
+    """Yield the polygons of a geometry, valid; parts whose boxes do not overlap are repaired one by one."""
     import shapely
 
-    yield from areas_of(shapely.make_valid(drawn))
+    if shapely.is_valid(drawn) or drawn.geom_type not in ("MultiPolygon", "GeometryCollection"):
+        yield from areas_of(drawn if shapely.is_valid(drawn) else shapely.make_valid(drawn))
+    elif drawn.geom_type == "GeometryCollection":
+        for part in drawn.geoms:
+            yield from _polygons(part)
+    else:
+        for parts in _groups(list(drawn.geoms)):
+            one = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+            yield from areas_of(one if shapely.is_valid(one) else shapely.make_valid(one))
 
 
-def _refuse_tangles(drawn: Iterable[Any]) -> None:
-    """Refuse geometries whose outlines cross themselves so often that repairing them would take hours."""
+def _groups(parts: Sequence["Polygon"]) -> list[list["Polygon"]]:
+    """Return parts together whose boxes overlap, directly or by others between; in their order."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    pairs = np.concatenate([np.zeros((2, 0), np.int64), *_overlapping(parts)], axis=1)
+    linked = coo_matrix((np.ones(pairs.shape[1], bool), tuple(pairs)), shape=(len(parts), len(parts)))
+    groups: dict[int, list[Polygon]] = {}
+    for part, group in zip(parts, connected_components(linked, directed=False)[1].tolist(), strict=True):
+        groups.setdefault(group, []).append(part)
+    return list(groups.values())
+
+
+def _overlapping(outlines: Sequence[Any]) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield (2, n) which outlines have boxes that overlap in an area, each pair once; tiles have none.
+
+    What is yielded at once is of `_TOGETHER` outlines, so that whoever counts them can stop early.
+    """
     import shapely
 
+    bounds = shapely.bounds(np.asarray(outlines, object)) if len(outlines) > 1 else np.zeros((0, 4))
+    left, top, right, bottom = bounds.T
+    solid = np.flatnonzero((left < right) & (top < bottom))
+    boxes = shapely.box(*bounds[solid].T)
+    tree = shapely.STRtree(boxes)
+    for first in range(0, len(solid), _TOGETHER):
+        one, other = tree.query(boxes[first : first + _TOGETHER])
+        one, other = solid[one + first], solid[other]
+        across = (left[one] < right[other]) & (left[other] < right[one])
+        down = (top[one] < bottom[other]) & (top[other] < bottom[one])
+        yield np.stack([one, other])[:, across & down & (one < other)]
+
+
+def _refuse_tangles(drawn: Sequence[Any]) -> None:
+    """Refuse what would take long to repair: before anything is, and by its corners alone."""
+    import shapely
+
+    geometries = np.asarray(drawn, object)
+    corners = shapely.get_coordinates(geometries)
+    if not (np.abs(corners) <= FARTHEST).all():
+        raise ValueError(f"it has corners that are no numbers, or beyond {whole(FARTHEST)} px")
+    outlines = int(np.sum(shapely.get_num_geometries(geometries)))
+    if outlines > MOST_OUTLINES:
+        raise ValueError(f"it has {whole(outlines)} outlines, where up to {whole(MOST_OUTLINES)} are read")
     crossings = 0.0
-    for geometry in drawn:
-        if not shapely.is_valid(geometry):
-            crossings += _crossings(geometry)
+    for geometry in geometries[~shapely.is_valid(geometries)]:
+        crossings += max(_crossings(geometry), _SLIGHT)
         if crossings > MOST_CROSSINGS:
             raise ValueError(
                 f"its outlines cross themselves at least {whole(crossings)} times, so they have no inside"
@@ -239,18 +297,39 @@ def _refuse_tangles(drawn: Iterable[Any]) -> None:
 
 
 def _crossings(geometry: Any) -> float:
-    """Return about how often sides of all outlines of a geometry cross, by `SAMPLED` of them against all."""
+    """Return about how often outlines of a geometry cross, touch, lie on each other and overlap."""
     import shapely
 
-    corners = [shapely.get_coordinates(ring) for ring in _rings(geometry)]
+    polygons = [part for part in _flat(geometry) if part.geom_type == "Polygon" and not part.is_empty]
+    corners = [
+        shapely.get_coordinates(ring) for part in polygons for ring in (part.exterior, *part.interiors)
+    ]
     if not corners:
         return 0.0
+    found = 0.0
+    for ring in corners:
+        found += len(ring) - 1 - len(np.unique(ring[:-1], axis=0))
+    for outlines in ([part.exterior for part in polygons], *(list(part.interiors) for part in polygons)):
+        for pairs in _overlapping(outlines):
+            found += float(pairs.shape[1])
+            if found > MOST_CROSSINGS:
+                return found
+    return found + _meetings(corners)
+
+
+def _meetings(corners: Sequence[npt.NDArray[np.float64]]) -> float:
+    """Return about how often sides of outlines cross, or lie on each other, by `SAMPLED` of them against all.
+
+    Sides that meet at their ends do not count, nor does one for each side that lies on it: tiles of a grid
+    have that.
+    """
     begin, end = (np.concatenate(parts) for parts in ([c[:-1] for c in corners], [c[1:] for c in corners]))
     some = np.unique(np.linspace(0, len(begin) - 1, min(SAMPLED, len(begin))).astype(np.int64))
     together = max(1, _COMPARED // len(begin))
-    found = 0
+    crossing = along = 0
     with np.errstate(all="ignore"):
         side = end - begin
+        length = (side**2).sum(axis=1)
         for first in range(0, len(some), together):
             one = some[first : first + together, None]
             to_x, to_y = (begin[:, axis] - begin[one, axis] for axis in (0, 1))
@@ -258,16 +337,24 @@ def _crossings(geometry: Any) -> float:
             across = x * side[:, 1] - y * side[:, 0]
             here = (to_x * side[:, 1] - to_y * side[:, 0]) / across
             there = (to_x * y - to_y * x) / across
-            found += int(((here > 0) & (here < 1) & (there > 0) & (there < 1)).sum())
-    return found * len(begin) / len(some) / 2
+            inner, outer = (here > 0) & (here < 1), (there > 0) & (there < 1)
+            crossing += int((inner & (there >= 0) & (there <= 1) | outer & (here >= 0) & (here <= 1)).sum())
+            starts = (to_x * x + to_y * y) / length[one]
+            ends = starts + (x * side[:, 0] + y * side[:, 1]) / length[one]
+            shared = np.minimum(np.maximum(starts, ends), 1) > np.maximum(np.minimum(starts, ends), 0)
+            on_it = (across == 0) & (to_x * y == to_y * x) & shared
+            along += int((on_it & (np.arange(len(begin)) != one)).sum())
+    each = len(begin) / len(some) / 2
+    return crossing * each + max(0.0, along * each - len(begin))
 
 
-def _rings(geometry: Any) -> Iterator[Any]:
-    if geometry.geom_type == "Polygon":
-        yield geometry.exterior
-        yield from geometry.interiors
-    for part in getattr(geometry, "geoms", ()):
-        yield from _rings(part)
+def _flat(geometry: Any) -> Iterator[Any]:
+    """Yield the parts of a geometry that have no parts themselves."""
+    if hasattr(geometry, "geoms"):
+        for part in geometry.geoms:
+            yield from _flat(part)
+    else:
+        yield geometry
 
 
 def areas_of(geometry: Any) -> Iterator["Polygon"]:

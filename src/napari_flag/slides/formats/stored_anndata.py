@@ -11,12 +11,23 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from napari_flag.errors import UserError
-from napari_flag.slides.formats.stored_arrays import DAMAGED, checked, opened_h5, refuse_inflated
+from napari_flag.scratch import refuse_beyond_memory
+from napari_flag.slides.formats.stored_arrays import (
+    DAMAGED,
+    MOST_PER_BYTE,
+    MOST_READ_PER_BYTE,
+    checked,
+    opened_h5,
+    refuse_inflated,
+    stated_size,
+)
 
 T = TypeVar("T")
 
 COUNTS_IN: Final = (("layers/counts", "var"), ("X", "var"), ("raw/X", "raw/var"))
 """Where raw counts may be, and the genes they are of."""
+COPIES: Final = 2.5
+"""Of an array, while it is read, checked and made sparse: measured on a dense matrix."""
 PEEKED: Final = 1_000_000
 """Values looked at to tell counts from other values before a whole matrix is read."""
 
@@ -32,7 +43,7 @@ class H5ad:
         from anndata.io import read_elem
 
         with damage_said(self.path):
-            refuse_inflated(self.file[key])
+            self._refuse_large(key, MOST_PER_BYTE)
             found = read_elem(self.file[key])
             if not hasattr(found, "columns"):
                 raise ValueError(f"{key} is no table")
@@ -47,8 +58,17 @@ class H5ad:
         with damage_said(self.path):
             if key not in self.file:
                 return None
-            refuse_inflated(self.file[key])
+            self._refuse_large(key, MOST_READ_PER_BYTE)
             return checked(read_elem(self.file[key]))
+
+    def _refuse_large(self, key: str, most_per_byte: int) -> None:
+        """Refuse what states more than its bytes can hold, or takes more memory than is free."""
+        refuse_inflated(self.file[key], most_per_byte)
+        refuse_beyond_memory(
+            COPIES * stated_size(self.file[key]),
+            f"Reading {key} of {self.path.name}",
+            "close other programs, or leave out spots and genes that are not needed",
+        )
 
     def first_values(self, key: str) -> Any:
         """Return the first `PEEKED` stored values of a dense or sparse matrix; None when there is none."""

@@ -23,6 +23,8 @@ DAMAGED: Final = (
 """What h5py, zarr and NumPy raise on a file that is not what it says: sizes, kinds, text for numbers."""
 MOST_PER_BYTE: Final = 2000
 """Bytes in memory per byte in the file: twice what deflate can reach; zeros of real counts give 100."""
+MOST_READ_PER_BYTE: Final = 250
+"""The same of an array whose values are read: with fewer than 1 value in 300 above zero none is dense."""
 SMALL: Final = 2**28
 """Bytes up to which an array may be anything."""
 MOST_NODES: Final = 100_000
@@ -55,10 +57,17 @@ def opened_h5(path: Path) -> Iterator[Any]:
         yield file
 
 
-def refuse_inflated(node: Any) -> None:
+def refuse_inflated(node: Any, most_per_byte: int = MOST_PER_BYTE) -> None:
     """Check all arrays in a group of HDF5 or zarr, or one array, by what is stated of them.
 
     Of their values the texts of a zarr alone are read.
+
+    Parameters
+    ----------
+    node
+        The group or array.
+    most_per_byte
+        Bytes in memory per byte in the file; above `SMALL`.
 
     Raises
     ------
@@ -67,7 +76,7 @@ def refuse_inflated(node: Any) -> None:
         groups are nested without end.
     """
     for array, name in _arrays(node):
-        _refuse_array(array, name)
+        _refuse_array(array, name, most_per_byte)
 
 
 def stated_size(node: Any) -> int:
@@ -111,7 +120,7 @@ def _members(group: Any, name: str) -> Iterator[tuple[str, Any]]:
             yield str(key), inner
 
 
-def _refuse_array(array: Any, name: str) -> None:
+def _refuse_array(array: Any, name: str, most_per_byte: int) -> None:
     size = _size(array)
     if getattr(array, "external", None) or getattr(array, "is_virtual", False):
         raise ValueError(f"the values of {name} lie in other files, which are not read")
@@ -120,9 +129,10 @@ def _refuse_array(array: Any, name: str) -> None:
     if size <= SMALL:
         return
     stored = array.id.get_storage_size() if hasattr(array, "id") else array.nbytes_stored()
-    if size > MOST_PER_BYTE * max(int(stored), 1):
+    if size > most_per_byte * max(int(stored), 1):
         raise ValueError(
-            f"{name or 'it'} is said to hold {data_size(size)} and is stored in {data_size(int(stored))}"
+            f"{name or 'it'} is said to hold {data_size(size)} and is stored in {data_size(int(stored))}, "
+            "as almost nothing but zeros is"
         )
 
 

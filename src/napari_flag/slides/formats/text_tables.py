@@ -11,6 +11,7 @@ from typing import Final
 from napari_flag import files
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted
+from napari_flag.scratch import refuse_beyond_memory
 
 ST_PLACES: Final = ("pixel_x", "pixel_y")
 PLAIN_PLACES: Final = ("x_px", "y_px")
@@ -22,10 +23,12 @@ IDS: Final = ("id", "barcode", "spot", "spot_id", "name")
 """Column names taken for the spots' ids."""
 MOST_CELLS: Final = 250_000_000
 """Of a table of text: 2 GB of numbers."""
+BYTES_EACH: Final = 20
+"""What a cell takes while a table is parsed: measured, with its text and two copies of its number."""
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the (unzipped) bytes of a table: UTF-8, of no more rows and columns than memory holds."""
+    """Return the (unzipped) bytes of a table: UTF-8, of no more rows and columns than free memory holds."""
     try:
         data = files.read_bytes(path)
         files.refuse_encoding(path, data)
@@ -36,6 +39,11 @@ def read_bytes(path: Path) -> bytes:
                 f"{path.name} has {counted(columns, 'column')} and {counted(data.count(10), 'row')}, too "
                 "many for a text; save it as .h5ad, or leave out what is not needed."
             )
+        refuse_beyond_memory(
+            BYTES_EACH * columns * data.count(b"\n"),
+            f"Reading {path.name}",
+            "close other programs, save it as .h5ad, or leave out what is not needed",
+        )
         return data
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}; check the path.") from error

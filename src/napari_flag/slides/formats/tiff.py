@@ -40,8 +40,9 @@ class TiffReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # its OME-XML may name other files, also elsewhere on this computer: they are not read
-        self._tiff = tifffile.TiffFile(path, _multifile=False)
+        # its OME-XML and the indexes of Micro-Manager may name other files, also elsewhere on this computer:
+        # they are not read
+        self._tiff = tifffile.TiffFile(path, _multifile=False, is_ndtiff=False, is_mmstack=False)
         try:
             self._open_levels()
         except BaseException:
@@ -51,8 +52,10 @@ class TiffReader:
     def _open_levels(self) -> None:
         if len(self._tiff.pages) > MOST_PAGES:
             raise ValueError(f"it holds {counted(len(self._tiff.pages), 'page')}")
+        _refuse_stated_planes(self._tiff)
         series, others = _main_series(self._tiff, self.path)
         _refuse_sizes(series)
+        _refuse_foreign(self._tiff, series)
         _refuse_truncated(series, self.path)
         self.format, notices = _pixel_format(series, self.path)
         self._axes: str = series.axes
@@ -209,6 +212,63 @@ def _main_series(tiff: tifffile.TiffFile, path: Path) -> tuple[Any, int]:
     return main, others
 
 
+PLANES: Final = "XYCZT"
+"""Axes of OME-XML; those beyond X and Y count planes."""
+
+
+def _refuse_stated_planes(tiff: tifffile.TiffFile) -> None:
+    """Raise a `ValueError` where OME-XML states more planes than a file can have.
+
+    tifffile makes a list of as many pages, and of as many labels of an axis, before it looks for one.
+    """
+    try:
+        root = ET.fromstring(tiff.ome_metadata or "") if tiff.is_ome else None
+    except ET.ParseError:
+        return
+    planes = 0
+    for element in () if root is None else root.iter():
+        if element.tag.endswith("Pixels"):
+            planes += _planes_of(element, tiff)
+        elif element.tag[:-1].endswith("Along") and "Start" in element.attrib:
+            first, last = float(element.attrib["Start"]), float(element.attrib["End"])
+            labels = (last - first) / float(element.get("Step", 1))
+            planes += int(abs(labels))
+        if planes > MOST_PAGES:
+            raise ValueError(
+                f"its OME-XML states {counted(planes, 'plane')}, where up to {whole(MOST_PAGES)} are read"
+            )
+
+
+def _planes_of(pixels: "ET.Element", tiff: tifffile.TiffFile) -> int:
+    """Return how many planes one image of OME-XML states, by its axes, its pixels or its lists of pages."""
+    blocks = [child for child in pixels if child.tag.endswith("TiffData")]
+    if not blocks:
+        return 0
+    order = pixels.get("DimensionOrder", "")
+    if not order.startswith("XY") or sorted(order) != sorted(PLANES):
+        raise ValueError("its OME-XML states axes in an order that OME does not know")
+    x, y, channels, z, t = (abs(int(pixels.get(f"Size{axis}", 1))) for axis in PLANES)
+    channel = next((child for child in pixels if child.tag.endswith("Channel")), None)
+    samples = 1 if channel is None else max(int(channel.get("SamplesPerPixel", 1)), 1)
+    listed, smallest = 0, x * y
+    for first in {int(block.get("IFD", 0)) for block in blocks}:
+        if not 0 <= first < len(tiff.pages):
+            continue
+        page = tiff.pages[first]
+        smallest = min(smallest, math.prod(page.shape) or 1)
+    for block in blocks:
+        stated = int(block.get("PlaneCount", block.get("NumPlanes", 1 if "IFD" in block.attrib else 0)))
+        listed += abs(stated) or len(tiff.pages)
+    return max(z * t * max(channels // samples, 1), x * y * z * t * channels // max(smallest, 1), listed)
+
+
+def _refuse_foreign(tiff: tifffile.TiffFile, series: Any) -> None:
+    """Raise a `ValueError` where pages of an image lie in another file."""
+    for level in series.levels:
+        if any(page is not None and page.parent is not tiff for page in (*level.pages, level.keyframe)):
+            raise ValueError("its pixels lie in another file, which is not read")
+
+
 def _refuse_sizes(series: Any) -> None:
     """Raise a `ValueError` where what is stated of an image or its tiles cannot be so."""
     for level in series.levels:
@@ -235,7 +295,7 @@ def _refuse_truncated(series: Any, path: Path) -> None:
     """Refuse a file that ends before its pixels do (a copy or download that was cut short)."""
     for level in series.levels:
         for page in level.pages:
-            if page is None or page.parent.filehandle.path != series.parent.filehandle.path:
+            if page is None:
                 continue
             ends = np.add(page.dataoffsets, page.databytecounts)
             if len(ends) and ends.max() > page.parent.filehandle.size:
