@@ -297,3 +297,17 @@ def test_counts_with_spots_in_their_columns_are_to_be_transposed(tmp_path):
     (tmp_path / "counts.tsv").write_text("\ta\tb\nERBB2\t1\t2\nACTB\t3\t4\n")
     with pytest.raises(UserError, match=r"genes \(such as ERBB2\) in its rows"):
         read_spots(tmp_path / "spots.tsv", measured_from=tmp_path / "counts.tsv")
+
+
+@pytest.mark.parametrize("heading", ["\tGENE1\tGENE2", "spot\tGENE1\tGENE2", "\tGENE1\t\tGENE3"])
+def test_a_heading_that_names_fewer_genes_than_there_are_columns_is_refused(heading, tmp_path):
+    path = tmp_path / "counts.tsv"
+    path.write_text(f"{heading}\n10x13\t1\t2\t3\n11x13\t4\t5\t6\n")
+    with pytest.raises(UserError, match="leaves a column of counts without a gene"):
+        read_measured(path)
+
+
+def test_a_heading_without_a_corner_as_r_writes_it_names_all_genes(tmp_path):
+    path = tmp_path / "counts.tsv"
+    path.write_text("GENE1\tGENE2\n10x13\t1\t2\n11x13\t4\t5\n")
+    assert read_measured(path).to_df().loc["11x13"].tolist() == [4, 5]

@@ -14,7 +14,13 @@ from napari_flag import files
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted, whole
 from napari_flag.slides.formats.stored_arrays import DAMAGED, csr_of, opened_h5
-from napari_flag.slides.formats.text_tables import column_names, places_in, read_bytes, separator_of
+from napari_flag.slides.formats.text_tables import (
+    IDS,
+    column_names,
+    places_in,
+    read_bytes,
+    separator_of,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,6 +29,8 @@ if TYPE_CHECKING:
 GENE_IDS: Final = "gene_ids"
 """``var`` column of Ensembl ids, next to the symbols in ``var_names``."""
 EXPECTED: Final = "one row per spot and one column per gene, with whole numbers in it"
+CORNERS: Final = frozenset({*IDS, "cell", "cell_id", "index", "rownames", "sample", "spots", "unnamed: 0"})
+"""What the heading of a table of counts may say over the spots' ids, and no gene is called."""
 
 
 def read_count_table(path: Path) -> "AnnData":
@@ -57,12 +65,18 @@ def read_count_table(path: Path) -> "AnnData":
         raise UserError(
             f"{path.name} is not a table of counts ({error}); it should have {EXPECTED}."
         ) from error
-    genes = genes[1:] if len(genes) == frame.shape[1] + 1 else genes
+    cornered = len(genes) == frame.shape[1] + 1
+    genes = genes[1:] if cornered else genes
     values = frame.to_numpy()
     if values.size == 0 or len(genes) != values.shape[1]:
         raise UserError(
             f"{path.name} has {counted(len(genes), 'gene name')} over {counted(values.shape[1], 'column')} "
             f"of counts, so it is no table of counts; it should have {EXPECTED}."
+        )
+    if "" in genes or (not cornered and genes[0].casefold() in CORNERS):
+        raise UserError(
+            f"The heading of {path.name} leaves a column of counts without a gene, so it is not known which "
+            "counts are of which gene; write the name of every gene over its column."
         )
     if values.dtype.kind not in "iufb":
         raise UserError(f"{path.name} holds text where counts should be; it should have {EXPECTED}.")
