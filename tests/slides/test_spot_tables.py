@@ -311,3 +311,19 @@ def test_a_heading_without_a_corner_as_r_writes_it_names_all_genes(tmp_path):
     path = tmp_path / "counts.tsv"
     path.write_text("GENE1\tGENE2\n10x13\t1\t2\n11x13\t4\t5\n")
     assert read_measured(path).to_df().loc["11x13"].tolist() == [4, 5]
+
+
+@pytest.mark.parametrize("heading", ["id\tx_px\ty_px", "x\ty\tpixel_x\tpixel_y"])
+def test_rows_that_are_longer_than_the_heading_are_refused(heading, tmp_path):
+    row = "\t".join(str(1000 + k) for k in range(heading.count("\t") + 2))
+    path = tmp_path / "s.tsv"
+    path.write_text(f"{heading}\n" + f"{row}\n" * 3)
+    with pytest.raises(UserError, match=r"Rows of s\.tsv have more cells than its heading"):
+        read_spots(path)
+
+
+def test_a_tab_at_the_end_of_every_row_is_no_column(tmp_path):
+    path = tmp_path / "s.tsv"
+    path.write_text("id\tx_px\ty_px\n01\t1\t2\t\n02\t3\t4\t\n")
+    spots = read_spots(path).spots
+    assert (spots.ids, spots.xy.tolist()) == (("01", "02"), [[1, 2], [3, 4]])

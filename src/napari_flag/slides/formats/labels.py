@@ -4,7 +4,6 @@ Layouts known: her2st's annotations (columns x, y, refined array positions, to b
 CSV (Barcode and one more column), and any table with a column of spot ids and a column of labels.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.errors import UserError
-from napari_flag.slides.formats.text_tables import column_names, id_column, read_bytes, separator_of
+from napari_flag.slides.formats.text_tables import column_names, frame_of, id_column, read_bytes, separator_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,12 +67,10 @@ def read_labels(path: Path) -> SpotLabels:
     UserError
         When the file cannot be read as such, or two rows give one spot different labels.
     """
-    import pandas as pd
-
     try:
         text = read_bytes(path)
         separator = separator_of(text.partition(b"\n")[0])
-        table = pd.read_csv(io.BytesIO(text), sep=separator, dtype=str, encoding="utf-8-sig")
+        table = frame_of(path, text, sep=separator, dtype=str)
     except ValueError as fault:  # those of pandas are ValueErrors
         raise UserError(
             f"The labels in {path.name} cannot be read ({fault}); give a table with tabs, commas or "
