@@ -265,9 +265,20 @@ def test_a_matrix_of_antibodies_alone_holds_no_genes(tmp_path):
         read_measured(tmp_path / "m.h5")
 
 
-def test_antibodies_of_an_h5ad_are_no_genes(tmp_path):
+@pytest.mark.parametrize(
+    ("gene", "other"),
+    [
+        ("Gene Expression", "Antibody Capture"),
+        ("gene expression", "antibody capture"),
+        ("gene_expression", "ADT"),
+        ("GEX", "Protein"),
+        ("protein_coding", "Antigen Capture"),
+        ("", "Negative Control Probe"),
+    ],
+)
+def test_of_an_h5ad_only_features_that_are_called_genes_are_genes(gene, other, tmp_path):
     adata = annotated()
-    adata.var["feature_types"] = ["Gene Expression", "Antibody Capture", "Gene Expression", "Gene Expression"]
+    adata.var["feature_types"] = [gene, other, gene, gene]
     adata.write_h5ad(tmp_path / "a.h5ad")
     assert list(read_measured(tmp_path / "a.h5ad").var_names) == ["ERBB2", "CD8A", "KRT5"]
 

@@ -115,7 +115,19 @@ def refuse_not_counts(path: Path, values: npt.NDArray[Any]) -> None:
         )
 
 
-GENE_EXPRESSION = "Gene Expression"
+GENE_EXPRESSION: Final = "Gene Expression"
+"""The kind of features that are genes, as Space Ranger and Cell Ranger write it."""
+_GENES: Final = re.compile(
+    r"|gene|genes|gene[ _-]?expression|expression|gex|m?rna|nan|none"
+    r"|protein_coding|(li?nc|mi|sn|sno|sca|r|mt_r|mt_t|misc_|vault_|s)rna|antisense|tec|ribozyme|artifact"
+    r"|(\w+_)?pseudogene|(ig|tr)_\w+_gene",
+)
+"""Kinds of features that are genes: one of a matrix, in any spelling, not stated, or Ensembl's biotypes."""
+
+
+def is_gene(kind: str) -> bool:
+    """Return whether a feature of this kind is a gene, and no antibody, guide, control or peak."""
+    return _GENES.fullmatch(kind.strip().casefold()) is not None
 
 
 def read_10x_h5(path: Path) -> "AnnData":
@@ -214,7 +226,7 @@ def expression_columns(path: Path, *, barcodes: bool = False) -> ExpressionColum
             f"{path.name} could not be read as a 10x matrix ({error}), so it is damaged or another kind of "
             "HDF5 file; copy it again."
         ) from error
-    kept = np.flatnonzero([kind == GENE_EXPRESSION for kind in kinds])
+    kept = np.flatnonzero([is_gene(kind) for kind in kinds])
     genes = counts([], [names[i] for i in kept], np.zeros((0, len(kept)))).var_names
     return ExpressionColumns(tuple(str(g) for g in genes), kept, n_features, n_barcodes, rows)
 
@@ -316,13 +328,13 @@ def is_mex(path: Path) -> bool:
 def _expression(
     barcodes: list[str], ids: list[str], names: list[str], kinds: list[str] | None, values: Any
 ) -> "AnnData":
-    if kinds and GENE_EXPRESSION not in kinds:
+    if kinds and not any(map(is_gene, kinds)):
         raise UserError(
             f"The matrix holds {', '.join(sorted(set(kinds))[:3])} and no {GENE_EXPRESSION}, so no gene was "
             "measured in it; give the matrix of gene expression."
         )
     if kinds is not None:
-        keep = [i for i, kind in enumerate(kinds) if kind == GENE_EXPRESSION]
+        keep = [i for i, kind in enumerate(kinds) if is_gene(kind)]
         values = values[:, keep]
         ids, names = [ids[i] for i in keep], [names[i] for i in keep]
     adata = counts(barcodes, names, values)
