@@ -189,10 +189,13 @@ def test_counts_that_were_scaled_are_noticed(prediction, factor):
     assert f"multiples of {factor}" in doubts(prediction, measured)[0]
 
 
-def test_counts_of_one_total_are_noticed(prediction):
+@pytest.mark.parametrize("empty", [0, 3])
+def test_counts_of_one_total_are_noticed_also_where_spots_are_empty(prediction, empty):
     measured = counts_for(prediction)
     values = measured.X.toarray()
-    measured.X = sparse.csr_matrix(np.rint(values / values.sum(1, keepdims=True) * 1e4).astype(np.float32))
+    values = np.rint(values / values.sum(1, keepdims=True) * 1e4).astype(np.float32)
+    values[:empty] = 0
+    measured.X = sparse.csr_matrix(values)
     assert "same total (10,000)" in doubts(prediction, measured)[0]
 
 

@@ -357,6 +357,7 @@ def _scaled(measured: "AnnData") -> str | None:
     if unit > 1 and len(counts) >= FEWEST_DOUBTED and len(np.unique(counts[:10_000])) > 1:
         return f"All counts of the measured table are multiples of {whole(unit)}, so they were scaled"
     totals = np.asarray(measured.X.sum(axis=1), np.float64).ravel()
+    totals = totals[totals > 0]  # an empty spot stays empty
     if len(totals) >= FEWEST_DOUBTED and 0 < totals.std() + 1e-9 <= EVEN * totals.mean():
         total = whole(totals.mean())
         return f"All spots of the measured table have the same total ({total}), so counts were scaled to it"
