@@ -217,6 +217,8 @@ def test_counts_of_another_section_are_refused(tmp_path: Path) -> None:
         ("\tA\tB\n1x1\t1\tmany\n", "text where counts"),
         ("\tA\tB\n1x1\t1\t\n", "empty cells"),
         ("\tA\tB\n1x1\t1\t-2\n", "negative"),
+        ("\tA\tB\n1x1\t1\t1e30\n", "more than a spot has of any gene"),
+        ("\tA\tB\n1x1\tTrue\tFalse\n", "True and False where counts"),
         ("\tA\tB\tC\tD\n1x1\t1\t2\n", "gene names"),
         ("", "no table of counts|not a table of counts"),
     ],

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 GENE_IDS: Final = "gene_ids"
 """``var`` column of Ensembl ids, next to the symbols in ``var_names``."""
+REPEATED: Final = "repeated"
+"""``var`` column: which genes stand over several columns of a table of text; not there where none does."""
+MOST_COUNT: Final = 2**24
+"""Molecules of one gene in one spot: float32 holds every whole number up to it, real ones are thousands."""
 EXPECTED: Final = "one row per spot and one column per gene, with whole numbers in it"
 CORNERS: Final = frozenset({*IDS, "cell", "cell_id", "index", "rownames", "sample", "spots", "unnamed: 0"})
 """What the heading of a table of counts may say over the spots' ids, and no gene is called."""
@@ -78,10 +82,14 @@ def read_count_table(path: Path) -> "AnnData":
             f"The heading of {path.name} leaves a column of counts without a gene, so it is not known which "
             "counts are of which gene; write the name of every gene over its column."
         )
-    if values.dtype.kind not in "iufb":
-        raise UserError(f"{path.name} holds text where counts should be; it should have {EXPECTED}.")
+    if values.dtype.kind not in "iuf":
+        held = "True and False" if values.dtype.kind == "b" else "text"
+        raise UserError(f"{path.name} holds {held} where counts should be; it should have {EXPECTED}.")
     refuse_not_counts(path, values)
-    return counts([str(i) for i in frame.index], genes, values)
+    found = counts([str(i) for i in frame.index], genes, values)
+    if len(set(genes)) < len(genes):
+        found.var[REPEATED] = pandas.Index(genes).duplicated(keep=False)
+    return found
 
 
 def positions_not_counts(path: Path, why: str) -> UserError:
@@ -105,13 +113,18 @@ def counts(ids: Sequence[str], genes: Sequence[str], values: Any) -> "AnnData":
 
 
 def refuse_not_counts(path: Path, values: npt.NDArray[Any]) -> None:
-    """Refuse values that cannot be raw counts: empty cells, negative numbers."""
+    """Refuse values that cannot be raw counts: empty cells, negative numbers, more than a spot can hold."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise UserError(f"{path.name} has empty cells where counts should be; it should have {EXPECTED}.")
     if values.size and values.min() < 0:
         raise UserError(
             f"{path.name} holds negative numbers, so these are not raw counts; choose the table of "
             "raw counts."
+        )
+    if values.size and values.max() > MOST_COUNT:
+        raise UserError(
+            f"{path.name} holds {values.max():.4g} where a count should be, more than a spot has of any gene "
+            f"(up to {whole(MOST_COUNT)}), so it is damaged; correct it, or copy the table again."
         )
 
 
