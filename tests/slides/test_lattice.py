@@ -125,6 +125,30 @@ def test_all_spots_on_one_point_are_noticed_with_and_without_an_array() -> None:
         assert "share their place" in (misplaced(on_one) or "")
 
 
+@pytest.mark.parametrize("turn", [0.0, 0.6])
+def test_spots_that_lie_on_one_line_or_within_a_pixel_are_noticed(turn: float) -> None:
+    spots = array_spots("square", 200.0)
+    along = np.arange(len(spots))[:, None] * 30.0 * [np.cos(turn), np.sin(turn)]
+    for array in (spots.array, None):
+        assert "on one line" in (misplaced(replace(spots, xy=along, array=array)) or "")
+        assert "are not pixels" in (misplaced(replace(spots, xy=along / 1e4, array=array)) or "")
+    few = replace(spots, xy=along, array=None).take(np.arange(9))  # a person's choice of a row
+    assert misplaced(few) is None
+
+
+def test_ids_that_are_places_in_an_array_state_it_where_nothing_else_does() -> None:
+    spots = array_spots("square", 200.0, jitter=0.1)
+    assert spots.array is not None
+    named = replace(spots, ids=tuple(f"{c}x{r}" for r, c in spots.array.tolist()), array=None)
+    assert misplaced(named) is None
+    assert not mirrored(named)
+    shuffled = np.random.default_rng(1).permutation(spots.xy)
+    assert "mixed up" in (misplaced(replace(named, xy=shuffled)) or "")
+    assert mirrored(replace(named, xy=spots.xy[:, ::-1].copy()))
+    pixels = replace(named, ids=tuple(f"{x:.0f}x{y:.0f}" for x, y in spots.xy.tolist()))
+    assert misplaced(pixels) is None
+
+
 def test_x_and_y_exchanged_lie_mirrored() -> None:
     spots = array_spots("hex", 200.0)
     assert mirrored(replace(spots, xy=spots.xy[:, ::-1].copy()))
