@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from tests.platform_files import ALIGNMENT, GENES, MPP, SIDE_PX, TISSUE, cosmx, xenium
 
@@ -132,3 +133,41 @@ def test_a_damaged_file_is_named(tmp_path):
 def test_counts_named_by_spot_need_no_pooling(tmp_path):
     assert not needs_pooling(tmp_path / "counts.tsv")
     assert not needs_pooling(tmp_path)
+
+
+def changed(folder, pattern, change):
+    """Write the one table of `folder` that is called so anew."""
+    [path] = folder.glob(pattern)
+    change(pd.read_csv(path).astype(object)).to_csv(path, index=False)
+
+
+def set_to(column, value, rows=slice(3, 4)):
+    def change(frame):
+        frame.iloc[rows, frame.columns.get_loc(column)] = value
+        return frame
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("pattern", "change", "said"),
+    [
+        ("*exprMat*", set_to("ESR1", -5, slice(None)), "holds negative numbers"),
+        ("*exprMat*", set_to("ESR1", 0.37, slice(None)), "0.37, which is not a whole count"),
+        ("*exprMat*", set_to("ESR1", "many"), "have no number in column 'ESR1'"),
+        ("*exprMat*", set_to("ESR1", None), "empty cells where counts should be"),
+        ("*exprMat*", lambda frame: pd.concat([frame, frame.iloc[5:8]]), "names 3 cells more than once"),
+        ("*metadata*", lambda frame: pd.concat([frame, frame.iloc[:2]]), "names 2 cells more than once"),
+    ],
+)
+@pytest.mark.parametrize("rows", [10**6, 100])
+def test_counts_of_cells_that_are_not_raw_or_stated_twice_are_refused(
+    pattern, change, said, rows, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(in_situ, "CELLS_VALUES", rows)
+    cosmx(tmp_path / "run", gz=False)
+    for path in (tmp_path / "run").glob("*tx_file*"):
+        path.unlink()
+    changed(tmp_path / "run", pattern, change)
+    with pytest.raises(UserError, match=said):
+        pooled(tmp_path / "run")

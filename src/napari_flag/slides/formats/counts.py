@@ -128,6 +128,16 @@ def refuse_not_counts(path: Path, values: npt.NDArray[Any]) -> None:
         )
 
 
+def refuse_not_raw(path: Path, values: npt.NDArray[Any]) -> None:
+    """Refuse values of points that are to be summed: what `refuse_not_counts` does, and fractions."""
+    refuse_not_counts(path, values)
+    if values.dtype.kind == "f" and (odd := values != np.rint(values)).any():
+        raise UserError(
+            f"{path.name} holds {values[odd][0]:.4g}, which is not a whole count, so it was already normalised "
+            "or logged; give the raw counts."
+        )
+
+
 GENE_EXPRESSION: Final = "Gene Expression"
 """The kind of features that are genes, as Space Ranger and Cell Ranger write it."""
 _GENES: Final = re.compile(

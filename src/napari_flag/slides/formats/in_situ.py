@@ -11,11 +11,12 @@ import numpy as np
 from napari_flag import files
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted
-from napari_flag.slides.formats.counts import expression_columns
+from napari_flag.slides.formats.counts import expression_columns, refuse_not_raw
+from napari_flag.slides.formats.positions import numbers
 from napari_flag.slides.formats.stored_arrays import DAMAGED, csr_of, opened_h5, refuse_inflated_parquet
 from napari_flag.slides.formats.text_tables import read_bytes
 from napari_flag.slides.pooling import BATCH_POINTS, Batch, LocatedCounts
-from napari_flag.slides.spots import FloatArray, Image, IntArray
+from napari_flag.slides.spots import FloatArray, Image, IntArray, refuse_repeated
 
 XENIUM, COSMX = "Xenium", "CosMx"
 MOST_SMALL: Final = 2**20
@@ -375,6 +376,7 @@ def _xenium_cells(run: Run) -> _Points:
                         group["indices"][low:high],
                         pointer[start : stop + 1] - low,
                     )
+                    refuse_not_raw(matrix, np.asarray(parts[0]))
                     values = csr_of(*parts, (stop - start, columns.n_features), group["data"].dtype)
                     yield Batch(xy[start:stop], values[:, columns.kept], None, stop - start)
         except DAMAGED as error:
@@ -409,6 +411,12 @@ def _cosmx_genes(matrix: Path) -> list[str]:
     return [name for name in columns if name not in NO_GENES and not is_control(name)]
 
 
+def _cosmx_names(frame: Any, path: Path) -> list[str]:
+    """Return field of view and number of each cell as one name."""
+    both = numbers(frame, ("fov", "cell_ID"), path)
+    return [f"{field:g}_{cell:g}" for field, cell in both.tolist()]
+
+
 def _cosmx_cells(run: Run) -> _Points:
     import pandas as pd
     from scipy import sparse
@@ -421,14 +429,24 @@ def _cosmx_cells(run: Run) -> _Points:
     def batches() -> Iterator[Batch]:
         needed = ["fov", "cell_ID", "CenterX_global_px", "CenterY_global_px"]
         cells = pd.concat(list(_frames(path, needed, [], BATCH_POINTS)), ignore_index=True)
-        places = pd.MultiIndex.from_frame(cells[["fov", "cell_ID"]])
+        names = _cosmx_names(cells, path)
+        refuse_repeated(names, path.name, "cell")
+        places = pd.Index(names)
+        counted_before = np.zeros(len(cells), bool)
         centres = cells[["CenterX_global_px", "CenterY_global_px"]].to_numpy(np.float64)
         for frame in _frames(
             matrix, ["fov", "cell_ID", *genes], [], max(1, CELLS_VALUES // max(len(genes), 1))
         ):
-            rows = places.get_indexer(pd.MultiIndex.from_frame(frame[["fov", "cell_ID"]]))
+            named = _cosmx_names(frame, matrix)
+            rows = places.get_indexer(named)
             known = rows >= 0  # cell 0 of a field is what lies in no cell, and has no place
-            values = sparse.csr_matrix(frame[genes].to_numpy()[known])
+            again = [named[i] for i in np.flatnonzero(known) if counted_before[rows[i]]]
+            refuse_repeated([named[i] for i in np.flatnonzero(known)] + again, matrix.name, "cell")
+            counted_before[rows[known]] = True
+            stated = frame[genes].to_numpy()[known]
+            stated = stated if stated.dtype.kind in "iuf" else numbers(frame, tuple(genes), matrix)[known]
+            refuse_not_raw(matrix, stated)
+            values = sparse.csr_matrix(stated)
             yield Batch(centres[rows[known]], values, frame["fov"].to_numpy(np.int64)[known], len(frame))
 
     return _Points(genes, batches, None)
