@@ -120,7 +120,10 @@ def numbers(frame: Any, columns: tuple[str, ...], path: Path) -> FloatArray:
 
     parts: list[npt.NDArray[np.float64]] = []
     for column in columns:
-        values = pandas.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
+        try:
+            values = pandas.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
+        except TypeError:  # lists and dates of a parquet
+            values = np.full(len(frame), np.nan)
         bad = int((~np.isfinite(values)).sum())
         if bad:
             raise UserError(
