@@ -4,6 +4,7 @@ import shutil
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from tests.platform_files import GENES, MPP, visium_hd
 
@@ -122,3 +123,19 @@ def test_bins_named_twice_and_counts_below_zero_are_refused(name, change, said, 
     spots = grid_over(find_tissue(slide), MPP, 100.0, 55.0, "hex")
     with pytest.raises(UserError, match=said):
         finish(measured_at(folder, spots, MPP, slide))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_bins_without_finite_pixels_are_refused(value, run, slide, tmp_path):
+    folder = shutil.copytree(run[0] / "outs/binned_outputs/square_016um", tmp_path / "square_016um")
+    path = folder / "spatial/tissue_positions.parquet"
+    frame = pd.read_parquet(path)
+    frame.loc[7, "pxl_row_in_fullres"] = value
+    frame.to_parquet(path)
+    with pytest.raises(UserError, match="1 bin without finite pixels"):
+        bins.located_bins(folder, slide)
+    frame.iloc[:7].to_parquet(path)
+    bins.located_bins(folder, slide)
+    frame.drop(index=[0, 7]).to_parquet(path)
+    with pytest.raises(UserError, match="lacks bins at the corners"):
+        bins.located_bins(folder, slide)

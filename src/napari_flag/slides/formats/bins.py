@@ -116,12 +116,22 @@ class _Grid:
                 f"{path} places no bins, or places them outside any array ({ends.min(initial=0)} to "
                 f"{ends.max(initial=0)}); copy the file Space Ranger wrote again."
             )
+        if odd := sum(int((~np.isfinite(xy)).any(axis=1).sum()) for _, xy, _ in parts):
+            raise UserError(
+                f"{path} has {counted(odd, 'bin')} without finite pixels, so it is not known where they are; copy "
+                "the file Space Ranger wrote again."
+            )
         shape = ends[:, 1].max(axis=0) + 1
         self.xy: FloatArray = np.full((*shape, 2), np.nan)
         self.on: npt.NDArray[np.bool_] = np.zeros(tuple(shape), bool)
         for array, xy, on in parts:
             self.xy[tuple(array.T)] = xy
             self.on[tuple(array.T)] = on
+        if not np.isfinite(self.corners).all():
+            raise UserError(
+                f"{path} lacks bins at the corners of its array, so it is not known what was measured; copy the "
+                "file Space Ranger wrote again."
+            )
 
     @staticmethod
     def _arrays(part: Any) -> tuple[IntArray, FloatArray, npt.NDArray[np.bool_]]:
