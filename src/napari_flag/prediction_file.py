@@ -515,6 +515,8 @@ def _odd_entry(made: Mapping[str, Any]) -> str | None:
             continue
         if name in _NUMBERS:
             fits, kind = isinstance(value, int | float) and bool(np.isfinite(value)), "a number"
+            if fits and value < 0 and name != keys.SEED:
+                fits, kind = False, "a number from 0 on"
         elif name in _TEXTS:
             fits, kind = isinstance(value, str | list | tuple), "a list of texts"
         else:
