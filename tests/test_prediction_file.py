@@ -229,6 +229,8 @@ def with_picture(adata, picture, factor=0.5):
         (lambda a: a.uns[keys.PROVENANCE].update({keys.SPOT_DIAMETER_UM: -5.0}), "should be a number from 0"),
         (lambda a: a.uns[keys.PROVENANCE].update({keys.DRAWS: -5}), "should be a number from 0 on"),
         (lambda a: a.uns[keys.PROVENANCE].update({keys.READ_FROM: "a.h5ad"}), "should be a group"),
+        (lambda a: a.layers[keys.SPREAD].__setitem__((0, 0), np.nan), 'not numbers in layers["sd"]'),
+        (lambda a: a.layers[keys.SPREAD].__setitem__((0, 0), -1), "which no standard deviation is"),
         (lambda a: a.uns.__setitem__(keys.SPATIAL, "none"), "should be a group of pictures"),
         (lambda a: a.uns.__setitem__(keys.SPATIAL, {"C5": "none"}), "no group of pictures and scale factors"),
         (lambda a: with_picture(a, np.zeros(5, np.uint8)), "that is none in colour"),

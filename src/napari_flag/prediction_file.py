@@ -458,6 +458,13 @@ def find_fault(adata: "AnnData") -> str | None:
     for values in (adata.X, *(adata.layers[name] for name in (keys.SAMPLE,) if name in adata.layers)):
         if values is None or not _finite(values.data if sparse.issparse(values) else values):
             return "has values that are missing or not numbers"
+    if keys.SPREAD in adata.layers:
+        spread = adata.layers[keys.SPREAD]
+        stored = spread.data if sparse.issparse(spread) else spread
+        if not _finite(stored):
+            return f'has values that are missing or not numbers in layers["{keys.SPREAD}"]'
+        if stored.size and stored.min() < 0:
+            return f'has values below 0 in layers["{keys.SPREAD}"], which no standard deviation is'
     return None
 
 

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from napari_flag.errors import UserError
-from napari_flag.slides.lattice import drawn_diameter, estimate_mpp, mirrored, misplaced, pitch_of, pitch_px
+from napari_flag.slides.lattice import (
+    astray,
+    drawn_diameter,
+    estimate_mpp,
+    mirrored,
+    misplaced,
+    pitch_of,
+    pitch_px,
+)
 from napari_flag.slides.spot_tables import read_spots
 from napari_flag.slides.spots import MANY, Lattice, Spots, typical_pitch
 
@@ -116,6 +124,18 @@ def test_positions_shuffled_among_ids_are_noticed(share: float) -> None:
     xy = spots.xy.copy()
     xy[some] = xy[rng.permutation(some)]
     assert "ids and positions are mixed up" in (misplaced(replace(spots, xy=xy)) or "")
+
+
+@pytest.mark.parametrize("lattice", ["hex", "square"])
+def test_two_exchanged_spots_are_said_and_not_refused(lattice: Lattice) -> None:
+    spots = array_spots(lattice, 200.0, jitter=0.1)
+    assert astray(spots) is None
+    xy = spots.xy.copy()
+    xy[[3, 90]] = xy[[90, 3]]
+    assert misplaced(replace(spots, xy=xy)) is None
+    said = astray(replace(spots, xy=xy)) or ""
+    assert said.startswith(f"2 of {len(spots)} spots lie more than a spot from where")
+    assert "(such as 3)" in said
 
 
 def test_all_spots_on_one_point_are_noticed_with_and_without_an_array() -> None:
