@@ -90,7 +90,7 @@ def record_misplaced(adata: "AnnData") -> None:
 
 
 def _misplaced(adata: "AnnData") -> tuple[str, ...]:
-    """Return a sentence where the places of spots, with array and ids, cannot be right, lie mirrored or lie astray."""
+    """Say where places of spots, by array and ids, cannot be right or lie mirrored or astray."""
     looked_at = spots_of(adata)
     if len(looked_at) > _MOST_PLACED:
         looked_at = looked_at.take(np.arange(0, len(looked_at), -(-len(looked_at) // _MOST_PLACED)))

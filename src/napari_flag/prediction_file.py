@@ -474,14 +474,16 @@ def odd_pictures(libraries: Any) -> str | None:
     if not isinstance(libraries, Mapping):
         return f"has {str(libraries)[:40]} {where.removeprefix('in ')}, which should be a group of pictures"
     for name, library in libraries.items():
-        parts = [library.get(part, {}) for part in PICTURED] if isinstance(library, Mapping) else [None]
-        if not all(isinstance(part, Mapping) for part in parts):
+        images, factors = (
+            library.get(part, {}) if isinstance(library, Mapping) else None for part in PICTURED
+        )
+        if not isinstance(images, Mapping) or not isinstance(factors, Mapping):
             return f"has no group of pictures and scale factors for {str(name)[:40]} {where}"
-        for key, picture in parts[0].items():
+        for key, picture in images.items():
             values = np.asarray(picture)
             if values.ndim != 3 or values.shape[2] not in (3, 4) or values.dtype.kind not in "uif":
                 return f"has a picture {str(key)[:40]} {where} that is none in colour"
-        for key, factor in parts[1].items():
+        for key, factor in factors.items():
             value = _plain(factor)
             if str(key).startswith("tissue_") and not (
                 isinstance(value, int | float) and np.isfinite(value) and value >= 0

@@ -256,8 +256,8 @@ def shared_counts(measured: "AnnData", match: Match) -> FloatArray:
         )
     if counts.max(initial=0) > MOST_COUNT:
         raise UserError(
-            f"The measured table holds {counts.max():.4g} where a count should be, more than a spot has of any "
-            f"gene (up to {whole(MOST_COUNT)}), so it is damaged; give the table of raw counts as it was "
+            f"The measured table holds {counts.max():.4g} where a count should be, more than a spot has of "
+            f"any gene (up to {whole(MOST_COUNT)}), so it is damaged; give the table of raw counts as it was "
             "measured."
         )
     odd = (counts < 0) | (counts != np.rint(counts))

@@ -152,7 +152,7 @@ def astray(spots: Spots) -> str | None:
 
 
 def _off_places(spots: Spots, array: IntArray) -> tuple[FloatArray, float] | None:
-    """Return how far, in px, each spot lies from where its array puts it, and the pitch; None for one line."""
+    """Return how many px each spot lies from where its array puts it, and the pitch; None for one line."""
     fitted = _steps(array, spots.xy)
     if fitted is None:
         return None

@@ -118,8 +118,8 @@ class _Grid:
             )
         if odd := sum(int((~np.isfinite(xy)).any(axis=1).sum()) for _, xy, _ in parts):
             raise UserError(
-                f"{path} has {counted(odd, 'bin')} without finite pixels, so it is not known where they are; copy "
-                "the file Space Ranger wrote again."
+                f"{path} has {counted(odd, 'bin')} without finite pixels, so it is not known where they are; "
+                "copy the file Space Ranger wrote again."
             )
         shape = ends[:, 1].max(axis=0) + 1
         self.xy: FloatArray = np.full((*shape, 2), np.nan)
@@ -129,8 +129,8 @@ class _Grid:
             self.on[tuple(array.T)] = on
         if not np.isfinite(self.corners).all():
             raise UserError(
-                f"{path} lacks bins at the corners of its array, so it is not known what was measured; copy the "
-                "file Space Ranger wrote again."
+                f"{path} lacks bins at the corners of its array, so it is not known what was measured; copy "
+                "the file Space Ranger wrote again."
             )
 
     @staticmethod

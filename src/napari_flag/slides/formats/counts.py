@@ -133,8 +133,8 @@ def refuse_not_raw(path: Path, values: npt.NDArray[Any]) -> None:
     refuse_not_counts(path, values)
     if values.dtype.kind == "f" and (odd := values != np.rint(values)).any():
         raise UserError(
-            f"{path.name} holds {values[odd][0]:.4g}, which is not a whole count, so it was already normalised "
-            "or logged; give the raw counts."
+            f"{path.name} holds {values[odd][0]:.4g}, which is not a whole count, so it was already "
+            "normalised or logged; give the raw counts."
         )
 
 

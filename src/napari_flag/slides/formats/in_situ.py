@@ -210,8 +210,8 @@ def _xenium_pixel(folder: Path) -> float:
         ) from error
     if not (np.isfinite(pixel) and pixel > 0):
         raise UserError(
-            f"{path} states {pixel:g} as pixel_size, which is no size, so the alignment has no scale; copy the "
-            "file again."
+            f"{path} states {pixel:g} as pixel_size, which is no size, so the alignment has no scale; copy "
+            "the file again."
         )
     return pixel
 
@@ -349,11 +349,11 @@ def _xenium_transcripts(run: Run) -> _Points:
 def _truths(column: Any, path: Path) -> npt.NDArray[np.bool_]:
     """Return (n,) bool of a column of true and false, as text too."""
     said = column.astype(str).str.casefold()
-    true = said.isin(("true", "1", "1.0")).to_numpy(bool)
+    true: npt.NDArray[np.bool_] = said.isin(("true", "1", "1.0")).to_numpy(bool)
     if not (true | said.isin(("false", "0", "0.0")).to_numpy(bool)).all():
         raise UserError(
-            f"Column {column.name!r} of {path.name} holds something else than true and false, so it is damaged "
-            "or incomplete; copy it again."
+            f"Column {column.name!r} of {path.name} holds something else than true and false, so it is "
+            "damaged or incomplete; copy it again."
         )
     return true
 
@@ -363,8 +363,8 @@ def _fields(frame: Any, path: Path) -> IntArray:
     stated = numbers(frame, ("fov",), path)[:, 0]
     if (np.abs(stated) >= MOST_FIELDS).any():
         raise UserError(
-            f"{path.name} has {stated[np.abs(stated).argmax()]:g} as a field of view, so it is damaged; copy it "
-            "again."
+            f"{path.name} has {stated[np.abs(stated).argmax()]:g} as a field of view, so it is damaged; copy "
+            "it again."
         )
     return stated.astype(np.int64)
 

@@ -79,7 +79,7 @@ def frame_of(path: Path, text: bytes, **options: Any) -> "pd.DataFrame":
 
 
 def refuse_longer_rows(path: Path, frame: "pd.DataFrame") -> None:
-    """Refuse a table of which pandas took columns for names of rows, unless what follows the rest is empty."""
+    """Refuse a table of which pandas took columns for names of rows, unless its last column is empty."""
     import pandas as pd
 
     names = len(frame.columns)
