@@ -329,3 +329,11 @@ def test_paths_of_whoever_made_a_file_are_not_taken_over(prediction, tmp_path):
     assert set(read.uns[keys.SPATIAL]["C5"]) == {"images", "scalefactors"}
     write_prediction(read, tmp_path / "saved.h5ad")
     assert b"jdoe" not in (tmp_path / "saved.h5ad").read_bytes()
+
+
+def test_a_picture_of_another_program_that_is_none_is_left_out_and_said(prediction, tmp_path):
+    libraries = {"C5": {"images": {"hires": np.zeros(5)}, "scalefactors": {"tissue_hires_scalef": 0.5}}}
+    path = written(prediction, tmp_path / "a.h5ad", prediction.X, **{keys.SPATIAL: libraries})
+    read = read_any_prediction(path, unit="log2p1")
+    assert keys.SPATIAL not in read.uns
+    assert any("its pictures are left out" in notice for notice in doubts_of(read))

@@ -209,6 +209,13 @@ def test_an_h5ad_from_someone_else_is_refused(tmp_path):
         prediction_file.read_prediction(path)
 
 
+def with_picture(adata, picture, factor=0.5):
+    """Give a prediction a picture as scanpy keeps it."""
+    adata.uns[keys.SPATIAL] = {
+        "C5": {"images": {"hires": picture}, "scalefactors": {"tissue_hires_scalef": factor}}
+    }
+
+
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
@@ -218,7 +225,17 @@ def test_an_h5ad_from_someone_else_is_refused(tmp_path):
         (lambda a: a.uns[keys.PROVENANCE].update({keys.TRAINING_SLIDES: 5}), "should be a list of texts"),
         (lambda a: a.uns[keys.PROVENANCE].update({keys.MPP: "half"}), "should be a number"),
         (lambda a: a.uns[keys.PROVENANCE].update({keys.SLIDE_WIDTH: np.inf}), "should be a number"),
+        (lambda a: a.uns[keys.PROVENANCE].update({keys.SLIDE_WIDTH: -5}), "should be a number from 0 on"),
+        (lambda a: a.uns[keys.PROVENANCE].update({keys.SPOT_DIAMETER_UM: -5.0}), "should be a number from 0"),
+        (lambda a: a.uns[keys.PROVENANCE].update({keys.DRAWS: -5}), "should be a number from 0 on"),
         (lambda a: a.uns[keys.PROVENANCE].update({keys.READ_FROM: "a.h5ad"}), "should be a group"),
+        (lambda a: a.layers[keys.SPREAD].__setitem__((0, 0), np.nan), 'not numbers in layers["sd"]'),
+        (lambda a: a.layers[keys.SPREAD].__setitem__((0, 0), -1), "which no standard deviation is"),
+        (lambda a: a.uns.__setitem__(keys.SPATIAL, "none"), "should be a group of pictures"),
+        (lambda a: a.uns.__setitem__(keys.SPATIAL, {"C5": "none"}), "no group of pictures and scale factors"),
+        (lambda a: with_picture(a, np.zeros(5, np.uint8)), "that is none in colour"),
+        (lambda a: with_picture(a, np.full((4, 4, 3), "a")), "that is none in colour"),
+        (lambda a: with_picture(a, np.zeros((4, 4, 3), np.uint8), "half"), "should be a number above 0"),
         (lambda a: a.obs.__setitem__(keys.ARRAY_ROW, 10**9), "no rows and columns of an array"),
         (lambda a: a.obs.__setitem__(keys.ARRAY_COL, "left"), "no rows and columns of an array"),
     ],

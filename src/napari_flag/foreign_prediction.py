@@ -21,8 +21,10 @@ from napari_flag.files import ending, refuse_special_in
 from napari_flag.formatting import counted_of, number, whole
 from napari_flag.prediction_file import (
     LOG2,
+    PICTURED,
     is_prediction,
     layer_of,
+    odd_pictures,
     read_prediction,
     refuse_fault,
 )
@@ -572,7 +574,11 @@ def _build(
     adata.obsm[keys.SPATIAL] = xy
     libraries = uns.get(keys.SPATIAL)
     if isinstance(libraries, Mapping) and libraries:
-        adata.uns[keys.SPATIAL] = _pictures(libraries)
+        pictures = _pictures(libraries)
+        if (odd := odd_pictures(pictures)) is None:
+            adata.uns[keys.SPATIAL] = pictures
+        else:
+            notices = (*notices, f"{path.name} {odd}, so its pictures are left out.")
     made: dict[str, Any] = {keys.UNITS: keys.EXPRESSION_UNITS}
     made |= _stated_slide(libraries) | dict(stated)
     if array is not None:
@@ -589,9 +595,8 @@ def _build(
 
 def _pictures(libraries: Mapping[str, Any]) -> dict[str, Any]:
     """Return pictures and scale factors of each library: scanpy's metadata hold whole paths of somebody's."""
-    kept = ("images", "scalefactors")
     return {
-        str(name): {key: library[key] for key in kept if key in library}
+        str(name): {key: library[key] for key in PICTURED if key in library}
         for name, library in libraries.items()
         if isinstance(library, Mapping)
     }

@@ -556,13 +556,15 @@ def _misfit(
     measured: "AnnData", spots: Spots, checkpoint: "Checkpoint", force: bool
 ) -> tuple[UserError | None, tuple[str, ...]]:
     """Return why `measured` cannot be attached to a prediction of `spots`, None where it can; and doubts."""
-    from napari_flag.analysis.truth import match_names, refuse_doubts, shared_counts
+    from napari_flag.analysis.truth import match_names, refuse_doubts, repeated_genes, shared_counts
 
     predicted = _to_be_predicted(spots, checkpoint.genes)
     try:
         match = match_names(predicted, measured)
         shared_counts(measured, match)
-        return None, refuse_doubts(predicted, measured, match, force)
+        twice = repeated_genes(measured, match)
+        doubts = refuse_doubts(predicted, measured, match, force)
+        return None, (*doubts, *(() if twice is None else (twice,)))
     except UserError as error:
         return error, ()
 

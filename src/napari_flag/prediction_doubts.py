@@ -10,8 +10,8 @@ import numpy as np
 from napari_flag import keys
 from napari_flag.errors import COMPARE_ANYWAY, Doubtful, insist
 from napari_flag.formatting import counted_of
-from napari_flag.prediction_file import provenance, spots_of, texts
-from napari_flag.slides.lattice import MIRRORED, MISPLACED, mirrored, misplaced
+from napari_flag.prediction_file import provenance, slide_size, spots_of, texts
+from napari_flag.slides.lattice import MIRRORED, MISPLACED, OFF_PLACE, astray, mirrored, misplaced
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,8 +32,13 @@ def doubts_of(adata: "AnnData") -> tuple[str, ...]:
     less = why_less(adata)
     lacking = () if less is None else (less,)
     if keys.READ_FROM not in made:
-        return (*_misplaced(adata), *_negative(adata), *(lacking if keys.DRAWS in made else ()))
+        return (*wrong_in(adata), *(lacking if keys.DRAWS in made else ()))
     return (*_misplaced(adata), *map(str, made.get(keys.NOTICES, ())), *lacking)
+
+
+def wrong_in(adata: "AnnData") -> tuple[str, ...]:
+    """Return what is to be said of a prediction's places and values, by whatever uses them."""
+    return (*_misplaced(adata), *_negative(adata))
 
 
 def why_less(adata: "AnnData") -> str | None:
@@ -85,13 +90,19 @@ def record_misplaced(adata: "AnnData") -> None:
 
 
 def _misplaced(adata: "AnnData") -> tuple[str, ...]:
-    """Return a sentence where the places of spots, with array and ids, cannot be right or lie mirrored."""
+    """Say where places of spots, by array and ids, cannot be right or lie mirrored or astray."""
     looked_at = spots_of(adata)
     if len(looked_at) > _MOST_PLACED:
         looked_at = looked_at.take(np.arange(0, len(looked_at), -(-len(looked_at) // _MOST_PLACED)))
     if (why := misplaced(looked_at)) is not None:
         return (f"{MISPLACED}{why}){_THEN}",)
-    return (MIRRORED,) if mirrored(looked_at) else ()
+    if (size := slide_size(adata)) is not None:
+        outside = int(((looked_at.xy < 0) | (looked_at.xy > size)).any(axis=1).sum())
+        if outside > OFF_PLACE * len(looked_at):
+            spots = counted_of(outside, len(looked_at), "spot")
+            return (f"{MISPLACED}{spots} lie outside the slide of {size[0]} × {size[1]} px){_THEN}",)
+    said = (MIRRORED if mirrored(looked_at) else None, astray(looked_at))
+    return tuple(sentence for sentence in said if sentence is not None)
 
 
 def _negative(adata: "AnnData") -> tuple[str, ...]:

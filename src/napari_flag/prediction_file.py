@@ -491,12 +491,49 @@ def find_fault(adata: "AnnData") -> str | None:
     xy = adata.obsm.get(keys.SPATIAL)
     if xy is None or np.shape(xy) != (adata.n_obs, 2) or not np.isfinite(xy).all():
         return f'has no spot centres in obsm["{keys.SPATIAL}"]'
+    if (odd := odd_pictures(adata.uns.get(keys.SPATIAL, {}))) is not None:
+        return odd
     if _odd_array(adata):
         return f'has no rows and columns of an array in obs["{keys.ARRAY_ROW}"] and obs["{keys.ARRAY_COL}"]'
     for values in (adata.X, *(adata.layers[name] for name in (keys.SAMPLE,) if name in adata.layers)):
         if values is None or not _finite(values.data if sparse.issparse(values) else values):
             return "has values that are missing or not numbers"
+    if keys.SPREAD in adata.layers:
+        spread = adata.layers[keys.SPREAD]
+        stored = spread.data if sparse.issparse(spread) else spread
+        if not _finite(stored):
+            return f'has values that are missing or not numbers in layers["{keys.SPREAD}"]'
+        if stored.size and stored.min() < 0:
+            return f'has values below 0 in layers["{keys.SPREAD}"], which no standard deviation is'
     return None
+
+
+def odd_pictures(libraries: Any) -> str | None:
+    """Say what in ``uns["spatial"]`` is no picture or scale factor, or None; the sentence has no subject."""
+    where = f'in uns["{keys.SPATIAL}"]'
+    if not isinstance(libraries, Mapping):
+        return f"has {str(libraries)[:40]} {where.removeprefix('in ')}, which should be a group of pictures"
+    for name, library in libraries.items():
+        images, factors = (
+            library.get(part, {}) if isinstance(library, Mapping) else None for part in PICTURED
+        )
+        if not isinstance(images, Mapping) or not isinstance(factors, Mapping):
+            return f"has no group of pictures and scale factors for {str(name)[:40]} {where}"
+        for key, picture in images.items():
+            values = np.asarray(picture)
+            if values.ndim != 3 or values.shape[2] not in (3, 4) or values.dtype.kind not in "uif":
+                return f"has a picture {str(key)[:40]} {where} that is none in colour"
+        for key, factor in factors.items():
+            value = _plain(factor)
+            if str(key).startswith("tissue_") and not (
+                isinstance(value, int | float) and np.isfinite(value) and value >= 0
+            ):
+                return f"has {str(value)[:40]} as {str(key)[:40]} {where}, which should be a number above 0"
+    return None
+
+
+PICTURED: Final = ("images", "scalefactors")
+"""What scanpy keeps of a library: its pictures by name, and their factors to full resolution."""
 
 
 def _odd_array(adata: "AnnData") -> bool:
@@ -527,6 +564,8 @@ def _odd_entry(made: Mapping[str, Any]) -> str | None:
             continue
         if name in _NUMBERS:
             fits, kind = isinstance(value, int | float) and bool(np.isfinite(value)), "a number"
+            if fits and value < 0 and name != keys.SEED:
+                fits, kind = False, "a number from 0 on"
         elif name in _TEXTS:
             fits, kind = isinstance(value, str | list | tuple), "a list of texts"
         else:

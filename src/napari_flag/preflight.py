@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary, finalize
 from napari_flag import keys
 from napari_flag.errors import PREDICT_ANYWAY, UserError, insist
 from napari_flag.formatting import TYPED, percent, resolution
-from napari_flag.slides.lattice import MIRRORED, MISPLACED, estimate_mpp, mirrored, misplaced
+from napari_flag.slides.lattice import MIRRORED, MISPLACED, astray, estimate_mpp, mirrored, misplaced
 from napari_flag.slides.resolution import agrees, reduced, unknown_scale
 from napari_flag.slides.slide import Slide
 from napari_flag.slides.spots import Spots, SpotTable
@@ -121,9 +121,8 @@ def check(
     if checkpoint is not None:
         blocking += too_coarse(slide, array, checkpoint.encoder, scale)
     warnings = [] if look is None else picture_doubts(slide.path.name, look.colours)
-    wrong, turned = placed(array)
-    if turned:
-        warnings.append(MIRRORED)
+    wrong, said = placed(array)
+    warnings += said
     if wrong is not None:
         (warnings if force else blocking).append((_WRONG_ANYWAY if force else _WRONG).format(wrong))
     foreign = look is not None and not look.simulated and _knows_only_simulated(checkpoint)
@@ -211,22 +210,23 @@ _WRONG_ANYWAY: Final = (
 )
 
 
-def placed(spots: Spots | None) -> tuple[str | None, bool]:
-    """Return why places and array of spots cannot both be right, and whether they lie mirrored.
+def placed(spots: Spots | None) -> tuple[str | None, tuple[str, ...]]:
+    """Return why places and array of spots cannot both be right, and what else is said of them.
 
     Kept as long as the spots: half a million take seconds, so the job that reads a table asks first.
     """
     if spots is None or spots.laid:
-        return None, False
+        return None, ()
     key = (id(spots.xy), id(spots.array), id(spots.ids), spots.lattice)
     if key not in _PLACED:
         wrong = misplaced(spots)
-        _PLACED[key] = ((spots.array, spots.ids), wrong, wrong is None and mirrored(spots))
+        said = () if wrong else (MIRRORED if mirrored(spots) else None, astray(spots))
+        _PLACED[key] = ((spots.array, spots.ids), wrong, tuple(filter(None, said)))
         finalize(spots.xy, _PLACED.pop, key, None)
     return _PLACED[key][1:]
 
 
-_PLACED: Final[dict[tuple[object, ...], tuple[object, str | None, bool]]] = {}
+_PLACED: Final[dict[tuple[object, ...], tuple[object, str | None, tuple[str, ...]]]] = {}
 """Of spots that are alive, as `_SUGGESTED`."""
 
 

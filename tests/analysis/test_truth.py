@@ -10,6 +10,7 @@ from napari_flag import keys
 from napari_flag.analysis import truth
 from napari_flag.errors import Doubtful, UserError
 from napari_flag.progress import finish
+from napari_flag.slides.spot_tables import read_measured
 
 
 @pytest.fixture
@@ -99,11 +100,28 @@ def test_a_gene_listed_twice_counts_where_it_stands_first(prediction):
     twice.var_names = [*measured.var_names, measured.var_names[0]]
     match = truth.match_names(prediction, twice)
     np.testing.assert_array_equal(truth.shared_counts(twice, match), measured.X.toarray())
+    assert "1 gene is listed more than once" in truth.repeated_genes(twice, match)
+
+
+def test_a_gene_over_two_columns_of_a_table_of_text_is_said(prediction, tmp_path):
+    frame = counts_for(prediction).to_df().astype(int)
+    gene = str(prediction.var_names[1])
+    path = tmp_path / "counts.tsv"
+    for added, said in (("OTHER", None), (gene, f"such as {gene}")):
+        frame.assign(added=0).rename(columns={"added": added}).to_csv(path, sep="\t")
+        measured = read_measured(path)
+        found = truth.repeated_genes(measured, truth.match_names(prediction, measured))
+        assert (found is None) if said is None else (said in found)
 
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [(2.32, "2.32.*normalised"), (-1.0, "-1.*not a whole"), (np.nan, "empty cells where counts should be")],
+    [
+        (2.32, "2.32.*normalised"),
+        (1e30, "1e\\+30.*more than a spot has"),
+        (-1.0, "-1.*not a whole"),
+        (np.nan, "empty cells where counts should be"),
+    ],
 )
 def test_values_that_are_no_counts_are_refused(prediction, value, said):
     measured = counts_for(prediction)
@@ -189,10 +207,13 @@ def test_counts_that_were_scaled_are_noticed(prediction, factor):
     assert f"multiples of {factor}" in doubts(prediction, measured)[0]
 
 
-def test_counts_of_one_total_are_noticed(prediction):
+@pytest.mark.parametrize("empty", [0, 3])
+def test_counts_of_one_total_are_noticed_also_where_spots_are_empty(prediction, empty):
     measured = counts_for(prediction)
     values = measured.X.toarray()
-    measured.X = sparse.csr_matrix(np.rint(values / values.sum(1, keepdims=True) * 1e4).astype(np.float32))
+    values = np.rint(values / values.sum(1, keepdims=True) * 1e4).astype(np.float32)
+    values[:empty] = 0
+    measured.X = sparse.csr_matrix(values)
     assert "same total (10,000)" in doubts(prediction, measured)[0]
 
 

@@ -361,6 +361,15 @@ def labels(files):
     return files
 
 
+def test_an_export_says_how_many_spots_the_labels_name(labels, capsys):
+    line = ["export", "predicted.h5ad", "--to", "csv", "--labels", "labels.csv"]
+    assert main([*line, "--out", "whole"]) == 0
+    assert "spots are labelled" not in capsys.readouterr().err
+    (labels / "labels.csv").write_text("\n".join((labels / "labels.csv").read_text().split("\n")[:-9]))
+    assert main([*line, "--out", "part"]) == 0
+    assert "Only 40 of 49 spots are labelled by labels.csv" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_compare_prints_and_writes_how_far_domains_agree_with_labels(labels, capsys):
     line = ["compare", "predicted.h5ad", "measured.h5ad", "--labels", "labels.csv", "--out", "scores"]

@@ -380,6 +380,37 @@ def _make_parquet(folder: Path) -> Path:
     return positions.with_suffix(".parquet")
 
 
+def _make_transcripts(folder: Path) -> Path:
+    from tests.platform_files import cosmx
+
+    cosmx(folder / "run", n=300, n_cells=40, gz=False)
+    return folder / "run" / "S1_tx_file.csv"
+
+
+def _make_cells(folder: Path) -> Path:
+    transcripts = _make_transcripts(folder)
+    transcripts.unlink()
+    return transcripts.with_name("S1_metadata_file.csv")
+
+
+def _make_expression(folder: Path) -> Path:
+    return _make_cells(folder).with_name("S1_exprMat_file.csv")
+
+
+def _use_run(path: Path) -> Used:
+    from tests.platform_files import MPP, SIDE_PX
+
+    from napari_flag.progress import finish
+    from napari_flag.slides.pooling import Picture
+    from napari_flag.slides.spot_tables import measured_at
+    from napari_flag.slides.spots import Spots
+
+    centres = np.random.default_rng(8).uniform(220, 980, (SPOTS, 2))
+    spots = Spots(tuple(f"s{k}" for k in range(SPOTS)), centres / MPP, 55.0, 100.0)
+    _, notices = finish(measured_at(path.parent, spots, MPP, Picture(Path("he.tif"), (SIDE_PX, SIDE_PX))))
+    return Used(notices)
+
+
 # --- regions, sets, labels, lists -----------------------------------------------------------------------
 
 
@@ -870,6 +901,9 @@ KINDS = (
         {"a chunk of gigabytes": _state_gigabytes},
         altered_files,
     ),
+    Kind("CosMx transcripts", _make_transcripts, _use_run, (by.change_table, by.change_bytes)),
+    Kind("CosMx cells", _make_cells, _use_run, (by.change_table, by.change_bytes)),
+    Kind("CosMx expression", _make_expression, _use_run, (by.change_table, by.change_bytes)),
     Kind("positions parquet", _make_parquet, _use_folder, (by.change_bytes,)),
     Kind("lists of genes", _make_genes, _use_genes, (by.change_table, by.change_bytes), altered=altered_sets),
     Kind(

@@ -1,7 +1,10 @@
 """Visium HD, in the layout of Space Ranger 3 and 4 as made by `tests.platform_files`."""
 
+import shutil
+
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from tests.platform_files import GENES, MPP, visium_hd
 
@@ -96,8 +99,6 @@ def test_a_folder_of_bins_is_found_with_its_image_and_the_reason(run):
 
 
 def test_a_bin_without_position_is_named(run, slide, tmp_path):
-    import shutil
-
     folder = shutil.copytree(run[0] / "outs/binned_outputs/square_016um", tmp_path / "square_016um")
     with h5py.File(folder / "filtered_feature_bc_matrix.h5", "r+") as file:
         names = file["matrix/barcodes"][:]
@@ -106,3 +107,35 @@ def test_a_bin_without_position_is_named(run, slide, tmp_path):
     spots = grid_over(find_tissue(slide), MPP, 100.0, 55.0, "hex")
     with pytest.raises(UserError, match="s_016um_00999_00001-1"):
         finish(measured_at(folder, spots, MPP, slide))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("barcodes", lambda values: np.full_like(values, values[3]), "more than once"),
+        ("data", lambda values: values * -1, "negative numbers"),
+    ],
+)
+def test_bins_named_twice_and_counts_below_zero_are_refused(name, change, said, run, slide, tmp_path):
+    folder = shutil.copytree(run[0] / "outs/binned_outputs/square_016um", tmp_path / "square_016um")
+    with h5py.File(folder / "filtered_feature_bc_matrix.h5", "r+") as file:
+        file["matrix"][name][:] = change(file["matrix"][name][:])
+    spots = grid_over(find_tissue(slide), MPP, 100.0, 55.0, "hex")
+    with pytest.raises(UserError, match=said):
+        finish(measured_at(folder, spots, MPP, slide))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_bins_without_finite_pixels_are_refused(value, run, slide, tmp_path):
+    folder = shutil.copytree(run[0] / "outs/binned_outputs/square_016um", tmp_path / "square_016um")
+    path = folder / "spatial/tissue_positions.parquet"
+    frame = pd.read_parquet(path)
+    frame.loc[7, "pxl_row_in_fullres"] = value
+    frame.to_parquet(path)
+    with pytest.raises(UserError, match="1 bin without finite pixels"):
+        bins.located_bins(folder, slide)
+    frame.iloc[:7].to_parquet(path)
+    bins.located_bins(folder, slide)
+    frame.drop(index=[0, 7]).to_parquet(path)
+    with pytest.raises(UserError, match="lacks bins at the corners"):
+        bins.located_bins(folder, slide)

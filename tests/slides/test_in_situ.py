@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from tests.platform_files import ALIGNMENT, GENES, MPP, SIDE_PX, TISSUE, cosmx, xenium
 
@@ -132,3 +133,103 @@ def test_a_damaged_file_is_named(tmp_path):
 def test_counts_named_by_spot_need_no_pooling(tmp_path):
     assert not needs_pooling(tmp_path / "counts.tsv")
     assert not needs_pooling(tmp_path)
+
+
+def changed(folder, pattern, change):
+    """Write the one table of `folder` that is called so anew."""
+    [path] = folder.glob(pattern)
+    change(pd.read_csv(path).astype(object)).to_csv(path, index=False)
+
+
+def set_to(column, value, rows=slice(3, 4)):
+    def change(frame):
+        frame.iloc[rows, frame.columns.get_loc(column)] = value
+        return frame
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("pattern", "change", "said"),
+    [
+        ("*exprMat*", set_to("ESR1", -5, slice(None)), "holds negative numbers"),
+        ("*exprMat*", set_to("ESR1", 0.37, slice(None)), "0.37, which is not a whole count"),
+        ("*exprMat*", set_to("ESR1", "many"), "have no number in column 'ESR1'"),
+        ("*exprMat*", set_to("ESR1", None), "empty cells where counts should be"),
+        ("*exprMat*", lambda frame: pd.concat([frame, frame.iloc[5:8]]), "names 3 cells more than once"),
+        ("*metadata*", lambda frame: pd.concat([frame, frame.iloc[:2]]), "names 2 cells more than once"),
+    ],
+)
+@pytest.mark.parametrize("rows", [10**6, 100])
+def test_counts_of_cells_that_are_not_raw_or_stated_twice_are_refused(
+    pattern, change, said, rows, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(in_situ, "CELLS_VALUES", rows)
+    cosmx(tmp_path / "run", gz=False)
+    for path in (tmp_path / "run").glob("*tx_file*"):
+        path.unlink()
+    changed(tmp_path / "run", pattern, change)
+    with pytest.raises(UserError, match=said):
+        pooled(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("make", "pattern", "change", "said"),
+    [
+        (cosmx, "*tx_file*", set_to("x_global_px", "abc"), "have no number in column 'x_global_px'"),
+        (cosmx, "*tx_file*", set_to("x_global_px", None), "have no number in column 'x_global_px'"),
+        (cosmx, "*tx_file*", set_to("x_global_px", "inf"), "have no number in column 'x_global_px'"),
+        (cosmx, "*tx_file*", set_to("fov", "abc"), "have no number in column 'fov'"),
+        (cosmx, "*tx_file*", set_to("fov", 1e300), r"1e\+300 as a field of view"),
+        (cosmx, "*fov_positions*", set_to("x_global_mm", "abc", 1), "no number in column 'x_global_mm'"),
+        (xenium, "transcripts*", set_to("qv", "abc"), "have no number in column 'qv'"),
+        (xenium, "transcripts*", set_to("is_gene", "maybe"), "something else than true and false"),
+    ],
+)
+def test_a_column_of_transcripts_that_holds_no_numbers_is_named(make, pattern, change, said, tmp_path):
+    make(tmp_path / "run", **({"gz": False} if make is cosmx else {"csv": True}))
+    changed(tmp_path / "run", pattern, change)
+    with pytest.raises(UserError, match=said):
+        pooled(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (set_to("x_centroid", "abc"), "have no number in column 'x_centroid'"),
+        (lambda frame: pd.concat([frame, frame.iloc[:1]]), "names 1 cell more than once"),
+    ],
+)
+def test_cells_without_a_place_or_named_twice_are_refused(change, said, tmp_path):
+    xenium(tmp_path / "run", csv=True)
+    [path] = (tmp_path / "run").glob("transcripts*")
+    path.unlink()
+    changed(tmp_path / "run", "cells*", change)
+    with pytest.raises(UserError, match=said):
+        pooled(tmp_path / "run")
+
+
+@pytest.mark.parametrize("size", ["0", "-0.2125", "NaN"])
+def test_a_pixel_without_a_size_places_nothing(size, tmp_path):
+    xenium(tmp_path / "run")
+    (tmp_path / "run" / "experiment.xenium").write_text(f'{{"pixel_size": {size}}}')
+    with pytest.raises(UserError, match="pixel_size"):
+        pooled(tmp_path / "run")
+
+
+def test_a_column_of_lists_or_dates_is_no_column_of_places(tmp_path):
+    xenium(tmp_path / "run")
+    path = tmp_path / "run" / "transcripts.parquet"
+    frame = pd.read_parquet(path)
+    frame.assign(feature_name=[["ESR1"]] * len(frame)).to_parquet(path)
+    with pytest.raises(UserError, match="its column feature_name holds lists"):
+        pooled(tmp_path / "run")
+
+
+def test_rows_of_transcripts_that_are_longer_than_the_heading_are_refused(tmp_path):
+    cosmx(tmp_path / "run", gz=False)
+    [path] = (tmp_path / "run").glob("*tx_file*")
+    heading, _, rows = path.read_text().partition("\n")
+    path.write_text(f"{heading}\n" + rows.replace("\n", ",1\n"))
+    with pytest.raises(UserError, match="more cells than its heading"):
+        pooled(tmp_path / "run")

@@ -86,3 +86,17 @@ def test_every_spot_of_the_labelled_real_sections_has_its_label(section):
     labels = found.of(list(read_measured(HER2ST / "counts" / f"{section}.tsv.gz").obs_names))
     assert (labels != "").all()
     assert "invasive cancer" in labels
+
+
+def test_rows_that_are_longer_than_the_heading_are_refused(tmp_path):
+    with pytest.raises(UserError, match="more cells than its heading has names"):
+        read_labels(write(tmp_path / "l.csv", "id,label\na,fat,1\nb,fat,2\n"))
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [("inf", "have no number in column 'x'"), ("left", "no number in column"), ("1e12", "array coordinate")],
+)
+def test_places_that_no_array_has_are_refused(place, said, tmp_path):
+    with pytest.raises(UserError, match=said):
+        read_labels(write(tmp_path / "l.csv", f"x,y,label\n1,2,fat\n{place},2,fat\n"))

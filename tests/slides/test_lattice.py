@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from napari_flag.errors import UserError
-from napari_flag.slides.lattice import drawn_diameter, estimate_mpp, mirrored, misplaced, pitch_of, pitch_px
+from napari_flag.slides.lattice import (
+    astray,
+    drawn_diameter,
+    estimate_mpp,
+    mirrored,
+    misplaced,
+    pitch_of,
+    pitch_px,
+)
 from napari_flag.slides.spot_tables import read_spots
 from napari_flag.slides.spots import MANY, Lattice, Spots, typical_pitch
 
@@ -118,11 +126,47 @@ def test_positions_shuffled_among_ids_are_noticed(share: float) -> None:
     assert "ids and positions are mixed up" in (misplaced(replace(spots, xy=xy)) or "")
 
 
+@pytest.mark.parametrize("lattice", ["hex", "square"])
+def test_two_exchanged_spots_are_said_and_not_refused(lattice: Lattice) -> None:
+    spots = array_spots(lattice, 200.0, jitter=0.1)
+    assert astray(spots) is None
+    xy = spots.xy.copy()
+    xy[[3, 90]] = xy[[90, 3]]
+    assert misplaced(replace(spots, xy=xy)) is None
+    said = astray(replace(spots, xy=xy)) or ""
+    assert said.startswith(f"2 of {len(spots)} spots lie more than a spot from where")
+    assert "(such as 3)" in said
+
+
 def test_all_spots_on_one_point_are_noticed_with_and_without_an_array() -> None:
     spots = array_spots("square", 200.0)
     for array in (spots.array, None):
         on_one = replace(spots, xy=np.full_like(spots.xy, 100.0), array=array)
         assert "share their place" in (misplaced(on_one) or "")
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.6])
+def test_spots_that_lie_on_one_line_or_within_a_pixel_are_noticed(turn: float) -> None:
+    spots = array_spots("square", 200.0)
+    along = np.arange(len(spots))[:, None] * 30.0 * [np.cos(turn), np.sin(turn)]
+    for array in (spots.array, None):
+        assert "on one line" in (misplaced(replace(spots, xy=along, array=array)) or "")
+        assert "are not pixels" in (misplaced(replace(spots, xy=along / 1e4, array=array)) or "")
+    few = replace(spots, xy=along, array=None).take(np.arange(9))  # a person's choice of a row
+    assert misplaced(few) is None
+
+
+def test_ids_that_are_places_in_an_array_state_it_where_nothing_else_does() -> None:
+    spots = array_spots("square", 200.0, jitter=0.1)
+    assert spots.array is not None
+    named = replace(spots, ids=tuple(f"{c}x{r}" for r, c in spots.array.tolist()), array=None)
+    assert misplaced(named) is None
+    assert not mirrored(named)
+    shuffled = np.random.default_rng(1).permutation(spots.xy)
+    assert "mixed up" in (misplaced(replace(named, xy=shuffled)) or "")
+    assert mirrored(replace(named, xy=spots.xy[:, ::-1].copy()))
+    pixels = replace(named, ids=tuple(f"{x:.0f}x{y:.0f}" for x, y in spots.xy.tolist()))
+    assert misplaced(pixels) is None
 
 
 def test_x_and_y_exchanged_lie_mirrored() -> None:

@@ -217,6 +217,8 @@ def test_counts_of_another_section_are_refused(tmp_path: Path) -> None:
         ("\tA\tB\n1x1\t1\tmany\n", "text where counts"),
         ("\tA\tB\n1x1\t1\t\n", "empty cells"),
         ("\tA\tB\n1x1\t1\t-2\n", "negative"),
+        ("\tA\tB\n1x1\t1\t1e30\n", "more than a spot has of any gene"),
+        ("\tA\tB\n1x1\tTrue\tFalse\n", "True and False where counts"),
         ("\tA\tB\tC\tD\n1x1\t1\t2\n", "gene names"),
         ("", "no table of counts|not a table of counts"),
     ],
@@ -265,9 +267,20 @@ def test_a_matrix_of_antibodies_alone_holds_no_genes(tmp_path):
         read_measured(tmp_path / "m.h5")
 
 
-def test_antibodies_of_an_h5ad_are_no_genes(tmp_path):
+@pytest.mark.parametrize(
+    ("gene", "other"),
+    [
+        ("Gene Expression", "Antibody Capture"),
+        ("gene expression", "antibody capture"),
+        ("gene_expression", "ADT"),
+        ("GEX", "Protein"),
+        ("protein_coding", "Antigen Capture"),
+        ("", "Negative Control Probe"),
+    ],
+)
+def test_of_an_h5ad_only_features_that_are_called_genes_are_genes(gene, other, tmp_path):
     adata = annotated()
-    adata.var["feature_types"] = ["Gene Expression", "Antibody Capture", "Gene Expression", "Gene Expression"]
+    adata.var["feature_types"] = [gene, other, gene, gene]
     adata.write_h5ad(tmp_path / "a.h5ad")
     assert list(read_measured(tmp_path / "a.h5ad").var_names) == ["ERBB2", "CD8A", "KRT5"]
 
@@ -297,3 +310,33 @@ def test_counts_with_spots_in_their_columns_are_to_be_transposed(tmp_path):
     (tmp_path / "counts.tsv").write_text("\ta\tb\nERBB2\t1\t2\nACTB\t3\t4\n")
     with pytest.raises(UserError, match=r"genes \(such as ERBB2\) in its rows"):
         read_spots(tmp_path / "spots.tsv", measured_from=tmp_path / "counts.tsv")
+
+
+@pytest.mark.parametrize("heading", ["\tGENE1\tGENE2", "spot\tGENE1\tGENE2", "\tGENE1\t\tGENE3"])
+def test_a_heading_that_names_fewer_genes_than_there_are_columns_is_refused(heading, tmp_path):
+    path = tmp_path / "counts.tsv"
+    path.write_text(f"{heading}\n10x13\t1\t2\t3\n11x13\t4\t5\t6\n")
+    with pytest.raises(UserError, match="leaves a column of counts without a gene"):
+        read_measured(path)
+
+
+def test_a_heading_without_a_corner_as_r_writes_it_names_all_genes(tmp_path):
+    path = tmp_path / "counts.tsv"
+    path.write_text("GENE1\tGENE2\n10x13\t1\t2\n11x13\t4\t5\n")
+    assert read_measured(path).to_df().loc["11x13"].tolist() == [4, 5]
+
+
+@pytest.mark.parametrize("heading", ["id\tx_px\ty_px", "x\ty\tpixel_x\tpixel_y"])
+def test_rows_that_are_longer_than_the_heading_are_refused(heading, tmp_path):
+    row = "\t".join(str(1000 + k) for k in range(heading.count("\t") + 2))
+    path = tmp_path / "s.tsv"
+    path.write_text(f"{heading}\n" + f"{row}\n" * 3)
+    with pytest.raises(UserError, match=r"Rows of s\.tsv have more cells than its heading"):
+        read_spots(path)
+
+
+def test_a_tab_at_the_end_of_every_row_is_no_column(tmp_path):
+    path = tmp_path / "s.tsv"
+    path.write_text("id\tx_px\ty_px\n01\t1\t2\t\n02\t3\t4\t\n")
+    spots = read_spots(path).spots
+    assert (spots.ids, spots.xy.tolist()) == (("01", "02"), [[1, 2], [3, 4]])

@@ -30,11 +30,12 @@ from napari_flag.analysis.truth import (
     match_names,
     other_letters,
     refuse_doubts,
+    repeated_genes,
     shared_counts,
     truth_of,
 )
 from napari_flag.errors import Doubtful, UserError
-from napari_flag.formatting import counted, counted_of, first_of, score, whole
+from napari_flag.formatting import counted_of, first_of, score, whole
 from napari_flag.prediction_doubts import doubts_of, find_misplaced, refuse_misplaced
 from napari_flag.prediction_file import find_fault, output_name, trained_on
 from napari_flag.progress import Step, Steps, finish
@@ -221,13 +222,8 @@ def _notices(
         )
     elif doubt := doubt_of_overlap(len(match.rows), predicted.n_obs, measured.n_obs):
         notices.append(doubt)
-    used = measured.var_names[match.measured_columns]
-    twice = used[used.isin(measured.var_names[measured.var_names.duplicated()])]
-    if len(twice):
-        notices.append(
-            f"{counted(len(twice), 'gene')} {'is' if len(twice) == 1 else 'are'} listed more than once in "
-            f"the measured table (such as {twice[0]}); the first of each was used."
-        )
+    if (twice := repeated_genes(measured, match)) is not None:
+        notices.append(twice)
     if (~unseen).sum() < 3:
         notices.append("GSC and SSC need at least 3 genes that vary in truth, so they are left out.")
     if len(unseen) > MOST_GENES:

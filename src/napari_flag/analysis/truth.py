@@ -18,6 +18,7 @@ from napari_flag.errors import COMPARE_ANYWAY, Doubtful, UserError, insist
 from napari_flag.formatting import counted, counted_of, number, whole
 from napari_flag.prediction_file import provenance
 from napari_flag.progress import Step, Steps
+from napari_flag.slides.formats.counts import MOST_COUNT, REPEATED
 from napari_flag.slides.spots import refuse_repeated, typical_pitch, why_none_shared
 from napari_flag.statistics.accuracy import FloatArray as FloatArray
 
@@ -249,6 +250,20 @@ def other_letters(predicted: "AnnData", measured: "AnnData") -> str | None:
     )
 
 
+def repeated_genes(measured: "AnnData", match: Match) -> str | None:
+    """Return a sentence on matched genes that the measured table lists more than once; None for none."""
+    again = measured.var_names.duplicated(keep=False)
+    if REPEATED in measured.var:
+        again = again | measured.var[REPEATED].to_numpy(bool)
+    twice = measured.var_names[match.measured_columns][again[match.measured_columns]]
+    if not len(twice):
+        return None
+    return (
+        f"{counted(len(twice), 'gene')} {'is' if len(twice) == 1 else 'are'} listed more than once in the "
+        f"measured table (such as {twice[0]}); the first of each was used."
+    )
+
+
 def _too_few_spots(predicted: "AnnData", measured: "AnnData", shared: int) -> str:
     names = f"predicted spots are named like {predicted.obs_names[0]!r}"
     if measured.n_obs:
@@ -276,6 +291,12 @@ def shared_counts(measured: "AnnData", match: Match) -> FloatArray:
         raise UserError(
             "The measured table has empty cells where counts should be; give raw counts, 0 where "
             "nothing was found."
+        )
+    if counts.max(initial=0) > MOST_COUNT:
+        raise UserError(
+            f"The measured table holds {counts.max():.4g} where a count should be, more than a spot has of "
+            f"any gene (up to {whole(MOST_COUNT)}), so it is damaged; give the table of raw counts as it was "
+            "measured."
         )
     odd = (counts < 0) | (counts != np.rint(counts))
     if odd.any():
@@ -395,6 +416,7 @@ def _scaled(measured: "AnnData") -> str | None:
     if unit > 1 and len(counts) >= FEWEST_DOUBTED and len(np.unique(counts[:10_000])) > 1:
         return f"All counts of the measured table are multiples of {whole(unit)}, so they were scaled"
     totals = np.asarray(measured.X.sum(axis=1), np.float64).ravel()
+    totals = totals[totals > 0]  # an empty spot stays empty
     if len(totals) >= FEWEST_DOUBTED and 0 < totals.std() + 1e-9 <= EVEN * totals.mean():
         total = whole(totals.mean())
         return f"All spots of the measured table have the same total ({total}), so counts were scaled to it"

@@ -99,7 +99,7 @@ def run_export(args: argparse.Namespace) -> int:
     adata, said = read_named(args.predicted, args)
     _refuse_unused(args, adata, [wanted.name for wanted in formats])
     refuse_unit(args, adata)
-    label(adata, args.labels)
+    said = (*said, *label(adata, args.labels))
     places = [(wanted, place_of(adata, wanted, args.out)) for wanted in formats]
     words = ["napari-flag", "export", args.predicted]
     identity = fingerprint(
@@ -220,7 +220,7 @@ def run_report(args: argparse.Namespace) -> int:
     check_set(sets, args.set)
     predicted, said = read_named(args.predicted, args)
     refuse_unit(args, predicted)
-    label(predicted, args.labels)
+    said = (*said, *label(predicted, args.labels))
     words = with_options(
         ["napari-flag", "report", args.predicted], args, ("labels", "unit", "gene_sets", "set")
     )
@@ -389,19 +389,25 @@ def write_set_map(found: "SetMap | None", places: tuple[Path, ...]) -> None:
             save_set_map(place, found)
 
 
-def label(adata: "AnnData", path: Path | None) -> None:
-    """Write the labels in `path`, where it is given, into ``obs["label"]``.
+def label(adata: "AnnData", path: Path | None) -> tuple[str, ...]:
+    """Write the labels in `path`, where it is given, into ``obs["label"]``; say how many spots have one.
 
     Raises
     ------
     UserError
         When the file holds no labels, or none of these spots.
     """
-    from napari_flag.analysis.domains import write_labels
+    from napari_flag import keys
+    from napari_flag.analysis.domains import labelled_share, write_labels
     from napari_flag.slides.formats.labels import read_labels
 
-    if path is not None:
-        write_labels(adata, read_labels(path))
+    if path is None:
+        return ()
+    write_labels(adata, read_labels(path))
+    labelled = adata.obs[keys.LABEL].notna().to_numpy()
+    if labelled.all():
+        return ()
+    return (f"Only {labelled_share(labelled)} by {path.name}; the others count as unlabelled.",)
 
 
 def with_options(words: Words, args: argparse.Namespace, names: Sequence[str]) -> list[str | Path]:

@@ -206,7 +206,8 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
             predicted, measured_path, predicted_path, line, alignment=args.alignment, quiet=args.json
         )
         predicted = _named_by_place(predicted, measured, args)
-        label(predicted, args.labels)
+        for sentence in label(predicted, args.labels):
+            line.notice(sentence)
         comparison = finish(comparing(predicted, measured, force=args.force), on_step)
         result = comparison.to_dict() | files
         if any(option is not None for option in (args.labels, args.gene_sets, args.out)):

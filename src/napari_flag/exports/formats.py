@@ -15,7 +15,7 @@ from napari_flag.exports.replacing import refuse_columns
 from napari_flag.exports.spatial_data import check_installed, with_valid_names, write_spatial_data
 from napari_flag.files import ending, make_folder, place_in
 from napari_flag.gene_names import symbols_of
-from napari_flag.prediction_doubts import record_misplaced, refuse_misplaced
+from napari_flag.prediction_doubts import record_misplaced, refuse_misplaced, wrong_in
 from napari_flag.prediction_file import output_name, write_prediction, written_by
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slide_identity import without_personal_names
@@ -175,6 +175,8 @@ def export(
         for notice in with_valid_names(adata)[1] if wanted.ending == ".zarr" else ():
             yield Step("Exporting", 0, len(places), "formats", notice=notice)
     refuse_misplaced(adata, force)
+    for notice in wrong_in(adata):
+        yield Step("Exporting", 0, notice=notice)
     known = [str(gene) for gene in adata.var_names]
     symbols = None if genes is None else symbols_of(known, genes)
     complete = yield from with_structure(adata, gene_sets)

@@ -1,5 +1,6 @@
 """The lattice of an array fitted to its spots: pitch, µm/px, and whether they lie where it puts them."""
 
+import re
 from contextlib import suppress
 from typing import Final
 
@@ -23,6 +24,10 @@ SAME_PLACE: Final = 0.1
 """Share of spots that lie on another's place, from which the places are wrong."""
 FEWEST_PLACED: Final = 6
 """Spots from which their places say anything."""
+FEWEST_IN_LINE: Final = 20
+"""Spots from which one line of them is no choice of a row, but a coordinate that is lost."""
+ONE_PLACE_PX: Final = 2.0
+"""Extent of all spots, along the picture or across their line, within which they lie in one place."""
 DEFAULT_FILL: Final = 0.55
 """Spot diameter drawn where none is known, in pitches: Visium's 55 µm at 100 µm."""
 ALONE_UM: Final = 55.0
@@ -91,7 +96,8 @@ def pitch_px(spots: Spots, mpp: float | None = None) -> float:
 def misplaced(spots: Spots) -> str | None:
     """Return why places, array and ids of `spots` cannot all be right; None where nothing is against them.
 
-    What may well be so (an array that lies mirrored on its image) is said by `mirrored`.
+    What may well be so (an array that lies mirrored on its image) is said by `mirrored`.  Where no array is
+    known, ids that are written as places in one (10x13) state it.
     """
     n = len(spots)
     if n < FEWEST_PLACED:
@@ -102,18 +108,21 @@ def misplaced(spots: Spots) -> str | None:
             f"{counted_of(shared + 1, n, 'spot')} share their place with another, so the positions are not "
             "theirs"
         )
-    if spots.array is None:
+    if np.ptp(spots.xy, axis=0).max() <= ONE_PLACE_PX:
+        return f"all {counted(n, 'spot')} lie within {ONE_PLACE_PX:g} px, so the positions are not pixels"
+    array = _stated_array(spots)
+    if n >= FEWEST_IN_LINE and _width(spots.xy) <= ONE_PLACE_PX and not _is_line(array):
+        return f"all {counted(n, 'spot')} lie on one line, so a coordinate of theirs is lost"
+    if array is None:
         return None
-    written = [f"{column}x{row}" for row, column in spots.array.tolist()]
-    turned = [f"{row}x{column}" for row, column in spots.array.tolist()]
+    written = [f"{column}x{row}" for row, column in array.tolist()]
+    turned = [f"{row}x{column}" for row, column in array.tolist()]
     if sum(map(str.__eq__, spots.ids, turned)) > max(sum(map(str.__eq__, spots.ids, written)), n / 2):
         return f"the ids of spots are written row × column ({spots.ids[-1]}), where column × row is meant"
-    fitted = _steps(spots.array, spots.xy)
-    if fitted is None:
+    found = _off_places(spots, array)
+    if found is None:
         return None
-    steps, residual = fitted
-    lattice = lattice_of(spots.array) if spots.lattice == "none" else spots.lattice
-    pitch = float(np.sqrt(abs(np.linalg.det(steps)) / CELL[lattice]))
+    residual, pitch = found
     off = int((residual > max(pitch, 1e-9)).sum())
     if not pitch > 0 or np.median(residual) > LOOSEST * pitch or off > OFF_PLACE * n:
         return (
@@ -123,10 +132,66 @@ def misplaced(spots: Spots) -> str | None:
     return None
 
 
+def astray(spots: Spots) -> str | None:
+    """Return a sentence on some spots more than a pitch from where their array puts them; None for none.
+
+    Too few to refuse them all (`misplaced`); of 35 sections of her2st none has one, .4 pitches is the most.
+    """
+    array = _stated_array(spots)
+    found = None if array is None or len(spots) < FEWEST_PLACED else _off_places(spots, array)
+    if found is None:
+        return None
+    residual, pitch = found
+    off = np.flatnonzero(residual > max(pitch, 1e-9))
+    if not len(off):
+        return None
+    return (
+        f"{counted_of(len(off), len(spots), 'spot')} lie more than a spot from where their array coordinates "
+        f"put them (such as {spots.ids[off[0]]}), so their rows may be exchanged; check them in the table."
+    )
+
+
+def _off_places(spots: Spots, array: IntArray) -> tuple[FloatArray, float] | None:
+    """Return how many px each spot lies from where its array puts it, and the pitch; None for one line."""
+    fitted = _steps(array, spots.xy)
+    if fitted is None:
+        return None
+    steps, residual = fitted
+    lattice = lattice_of(array) if spots.lattice == "none" else spots.lattice
+    pitch = float(np.sqrt(abs(np.linalg.det(steps)) / CELL[lattice]))
+    if spots.array is None:  # ids may count in pixels, of which the lattice has one a step
+        pitch = max(pitch, typical_pitch(spots.xy))
+    return residual, pitch
+
+
 def mirrored(spots: Spots) -> bool:
     """Return whether the array lies mirrored on the image: x and y may be swapped, or the image flipped."""
-    fitted = None if spots.array is None or len(spots) < FEWEST_PLACED else _steps(spots.array, spots.xy)
+    array = _stated_array(spots)
+    fitted = None if array is None or len(spots) < FEWEST_PLACED else _steps(array, spots.xy)
     return fitted is not None and float(np.linalg.det(fitted[0])) > 0
+
+
+_BY_PLACE: Final = re.compile(r"(\d{1,6})x(\d{1,6})", re.ASCII)
+
+
+def _stated_array(spots: Spots) -> IntArray | None:
+    """Return the (n, 2) array row and column of spots, else as all of their ids (10x13) state it."""
+    if spots.array is not None:
+        return spots.array
+    parts = [_BY_PLACE.fullmatch(name) for name in spots.ids]
+    stated = [(int(part[2]), int(part[1])) for part in parts if part is not None]
+    return np.array(stated, np.int64) if len(stated) == len(parts) else None
+
+
+def _width(xy: FloatArray) -> float:
+    """Return the extent of spots across the line that fits them best."""
+    centred = xy - xy.mean(axis=0)
+    across = np.linalg.eigh(centred.T @ centred)[1][:, 0]
+    return float(np.ptp(centred @ across))
+
+
+def _is_line(array: IntArray | None) -> bool:
+    return array is not None and np.linalg.matrix_rank(array - array.mean(axis=0)) < 2
 
 
 def _steps(array: IntArray, xy: FloatArray) -> tuple[FloatArray, FloatArray] | None:

@@ -406,8 +406,8 @@ def refuse_outside(xy: FloatArray, slide: "Slide", path: Path) -> None:
         )
 
 
-def refuse_repeated(ids: Collection[str], what: str) -> None:
-    """Refuse ids of `what`, as it begins a sentence, that name a spot more than once.
+def refuse_repeated(ids: Collection[str], what: str, noun: str = "spot") -> None:
+    """Refuse ids of `what`, as it begins a sentence, that name a spot (or another `noun`) more than once.
 
     Raises
     ------
@@ -418,8 +418,8 @@ def refuse_repeated(ids: Collection[str], what: str) -> None:
         return
     repeated = [name for name, times in Counter(ids).items() if times > 1]
     raise UserError(
-        f"{what} names {counted(len(repeated), 'spot')} more than once (such as {repeated[0]}), so it is not "
-        "clear which row is meant; make the spot ids unique."
+        f"{what} names {counted(len(repeated), noun)} more than once (such as {repeated[0]}), so it is not "
+        f"clear which row is meant; make the {noun} ids unique."
     )
 
 

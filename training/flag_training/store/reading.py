@@ -1,6 +1,5 @@
 """Labels of spots — layers, a pathologist's words — from whatever table holds them."""
 
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,14 @@ from napari_flag.formatting import TYPED, counted_of, length, resolution
 from napari_flag.gene_names import without_version
 from napari_flag.preflight import suggested_mpp
 from napari_flag.slides.formats.counts import GENE_IDS, counts
-from napari_flag.slides.formats.text_tables import IDS, column_names, id_column, read_bytes, separator_of
+from napari_flag.slides.formats.text_tables import (
+    IDS,
+    column_names,
+    frame_of,
+    id_column,
+    read_bytes,
+    separator_of,
+)
 from napari_flag.slides.resolution import check_mpp
 from napari_flag.slides.slide import Slide
 from napari_flag.slides.spot_tables import read_spots
@@ -84,9 +90,7 @@ def _frame(path: Path) -> Any:
     known = not {*LABELS, *IDS}.isdisjoint(titled)
     names = None if known else ["barcode", "sample", "label"]
     try:
-        frame = pandas.read_csv(
-            io.BytesIO(text), sep=mark, header=0 if known else None, names=names, encoding="utf-8-sig"
-        )
+        frame = frame_of(path, text, sep=mark, header=0 if known else None, names=names)
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path.name} is not a table of labels ({error}); it should have one row per spot, with a header."

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from napari_flag.errors import UserError
 from napari_flag.files import ending
-from napari_flag.formatting import length
+from napari_flag.formatting import counted, length
 from napari_flag.slides.formats import space_ranger
-from napari_flag.slides.formats.counts import expression_columns
+from napari_flag.slides.formats.counts import expression_columns, refuse_not_raw
 from napari_flag.slides.formats.stored_arrays import DAMAGED, csr_of, opened_h5, refuse_inflated_parquet
 from napari_flag.slides.pooling import BATCH_POINTS, Batch, LocatedCounts
 from napari_flag.slides.spots import FloatArray, Image, IntArray
@@ -116,12 +116,22 @@ class _Grid:
                 f"{path} places no bins, or places them outside any array ({ends.min(initial=0)} to "
                 f"{ends.max(initial=0)}); copy the file Space Ranger wrote again."
             )
+        if odd := sum(int((~np.isfinite(xy)).any(axis=1).sum()) for _, xy, _ in parts):
+            raise UserError(
+                f"{path} has {counted(odd, 'bin')} without finite pixels, so it is not known where they are; "
+                "copy the file Space Ranger wrote again."
+            )
         shape = ends[:, 1].max(axis=0) + 1
         self.xy: FloatArray = np.full((*shape, 2), np.nan)
         self.on: npt.NDArray[np.bool_] = np.zeros(tuple(shape), bool)
         for array, xy, on in parts:
             self.xy[tuple(array.T)] = xy
             self.on[tuple(array.T)] = on
+        if not np.isfinite(self.corners).all():
+            raise UserError(
+                f"{path} lacks bins at the corners of its array, so it is not known what was measured; copy "
+                "the file Space Ranger wrote again."
+            )
 
     @staticmethod
     def _arrays(part: Any) -> tuple[IntArray, FloatArray, npt.NDArray[np.bool_]]:
@@ -148,11 +158,14 @@ def _batches(matrix: Path, columns: "ExpressionColumns", grid: _Grid) -> Iterato
         with opened_h5(matrix) as file:
             group = file["matrix"]
             pointer = group["indptr"][:].astype(np.int64)
+            seen = np.zeros(grid.on.shape, bool)
             for start in range(0, columns.n_barcodes, BATCH_POINTS):
                 stop = min(start + BATCH_POINTS, columns.n_barcodes)
                 array = _array(group["barcodes"][start:stop], grid.on.shape, matrix)
+                _refuse_seen(array, seen, matrix)
                 low, high = pointer[start], pointer[stop]
                 parts = group["data"][low:high], group["indices"][low:high], pointer[start : stop + 1] - low
+                refuse_not_raw(matrix, np.asarray(parts[0]))
                 counts = csr_of(*parts, (stop - start, columns.n_features), group["data"].dtype)
                 on = grid.on[tuple(array.T)]
                 xy = grid.xy[tuple(array[on].T)]
@@ -161,6 +174,18 @@ def _batches(matrix: Path, columns: "ExpressionColumns", grid: _Grid) -> Iterato
         raise UserError(
             f"{matrix} could not be read ({error}), so it is damaged or incomplete; copy it again."
         ) from error
+
+
+def _refuse_seen(array: IntArray, seen: npt.NDArray[np.bool_], path: Path) -> None:
+    """Refuse bins that were there before, in these or in `seen`, which takes them up."""
+    again = seen[tuple(array.T)]
+    seen[tuple(array.T)] = True
+    repeated = int(again.sum()) or len(array) - len(np.unique(array, axis=0))
+    if repeated:
+        raise UserError(
+            f"{path} names {counted(repeated, 'bin')} more than once, so it is not clear which counts are "
+            "theirs; copy the folder Space Ranger wrote again."
+        )
 
 
 def _array(barcodes: npt.NDArray[np.bytes_], shape: tuple[int, ...], path: Path) -> IntArray:

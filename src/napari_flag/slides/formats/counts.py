@@ -14,7 +14,13 @@ from napari_flag import files
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted, data_size, whole
 from napari_flag.slides.formats.stored_arrays import DAMAGED, csr_of, opened_h5
-from napari_flag.slides.formats.text_tables import column_names, places_in, read_bytes, separator_of
+from napari_flag.slides.formats.text_tables import (
+    IDS,
+    column_names,
+    places_in,
+    read_bytes,
+    separator_of,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,7 +28,13 @@ if TYPE_CHECKING:
 
 GENE_IDS: Final = "gene_ids"
 """``var`` column of Ensembl ids, next to the symbols in ``var_names``."""
+REPEATED: Final = "repeated"
+"""``var`` column: which genes stand over several columns of a table of text; not there where none does."""
+MOST_COUNT: Final = 2**24
+"""Molecules of one gene in one spot: float32 holds every whole number up to it, real ones are thousands."""
 EXPECTED: Final = "one row per spot and one column per gene, with whole numbers in it"
+CORNERS: Final = frozenset({*IDS, "cell", "cell_id", "index", "rownames", "sample", "spots", "unnamed: 0"})
+"""What the heading of a table of counts may say over the spots' ids, and no gene is called."""
 
 
 def read_count_table(path: Path) -> "AnnData":
@@ -57,17 +69,27 @@ def read_count_table(path: Path) -> "AnnData":
         raise UserError(
             f"{path.name} is not a table of counts ({error}); it should have {EXPECTED}."
         ) from error
-    genes = genes[1:] if len(genes) == frame.shape[1] + 1 else genes
+    cornered = len(genes) == frame.shape[1] + 1
+    genes = genes[1:] if cornered else genes
     values = frame.to_numpy()
     if values.size == 0 or len(genes) != values.shape[1]:
         raise UserError(
             f"{path.name} has {counted(len(genes), 'gene name')} over {counted(values.shape[1], 'column')} "
             f"of counts, so it is no table of counts; it should have {EXPECTED}."
         )
-    if values.dtype.kind not in "iufb":
-        raise UserError(f"{path.name} holds text where counts should be; it should have {EXPECTED}.")
+    if "" in genes or (not cornered and genes[0].casefold() in CORNERS):
+        raise UserError(
+            f"The heading of {path.name} leaves a column of counts without a gene, so it is not known which "
+            "counts are of which gene; write the name of every gene over its column."
+        )
+    if values.dtype.kind not in "iuf":
+        held = "True and False" if values.dtype.kind == "b" else "text"
+        raise UserError(f"{path.name} holds {held} where counts should be; it should have {EXPECTED}.")
     refuse_not_counts(path, values)
-    return counts([str(i) for i in frame.index], genes, values)
+    found = counts([str(i) for i in frame.index], genes, values)
+    if len(set(genes)) < len(genes):
+        found.var[REPEATED] = pandas.Index(genes).duplicated(keep=False)
+    return found
 
 
 def positions_not_counts(path: Path, why: str) -> UserError:
@@ -91,7 +113,7 @@ def counts(ids: Sequence[str], genes: Sequence[str], values: Any) -> "AnnData":
 
 
 def refuse_not_counts(path: Path, values: npt.NDArray[Any]) -> None:
-    """Refuse values that cannot be raw counts: empty cells, negative numbers."""
+    """Refuse values that cannot be raw counts: empty cells, negative numbers, more than a spot can hold."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise UserError(f"{path.name} has empty cells where counts should be; it should have {EXPECTED}.")
     if values.size and values.min() < 0:
@@ -99,9 +121,36 @@ def refuse_not_counts(path: Path, values: npt.NDArray[Any]) -> None:
             f"{path.name} holds negative numbers, so these are not raw counts; choose the table of "
             "raw counts."
         )
+    if values.size and values.max() > MOST_COUNT:
+        raise UserError(
+            f"{path.name} holds {values.max():.4g} where a count should be, more than a spot has of any gene "
+            f"(up to {whole(MOST_COUNT)}), so it is damaged; correct it, or copy the table again."
+        )
 
 
-GENE_EXPRESSION = "Gene Expression"
+def refuse_not_raw(path: Path, values: npt.NDArray[Any]) -> None:
+    """Refuse values of points that are to be summed: what `refuse_not_counts` does, and fractions."""
+    refuse_not_counts(path, values)
+    if values.dtype.kind == "f" and (odd := values != np.rint(values)).any():
+        raise UserError(
+            f"{path.name} holds {values[odd][0]:.4g}, which is not a whole count, so it was already "
+            "normalised or logged; give the raw counts."
+        )
+
+
+GENE_EXPRESSION: Final = "Gene Expression"
+"""The kind of features that are genes, as Space Ranger and Cell Ranger write it."""
+_GENES: Final = re.compile(
+    r"|gene|genes|gene[ _-]?expression|expression|gex|m?rna|nan|none"
+    r"|protein_coding|(li?nc|mi|sn|sno|sca|r|mt_r|mt_t|misc_|vault_|s)rna|antisense|tec|ribozyme|artifact"
+    r"|(\w+_)?pseudogene|(ig|tr)_\w+_gene",
+)
+"""Kinds of features that are genes: one of a matrix, in any spelling, not stated, or Ensembl's biotypes."""
+
+
+def is_gene(kind: str) -> bool:
+    """Return whether a feature of this kind is a gene, and no antibody, guide, control or peak."""
+    return _GENES.fullmatch(kind.strip().casefold()) is not None
 
 
 def read_10x_h5(path: Path) -> "AnnData":
@@ -200,7 +249,7 @@ def expression_columns(path: Path, *, barcodes: bool = False) -> ExpressionColum
             f"{path.name} could not be read as a 10x matrix ({error}), so it is damaged or another kind of "
             "HDF5 file; copy it again."
         ) from error
-    kept = np.flatnonzero([kind == GENE_EXPRESSION for kind in kinds])
+    kept = np.flatnonzero([is_gene(kind) for kind in kinds])
     genes = counts([], [names[i] for i in kept], np.zeros((0, len(kept)))).var_names
     return ExpressionColumns(tuple(str(g) for g in genes), kept, n_features, n_barcodes, rows)
 
@@ -307,13 +356,13 @@ def is_mex(path: Path) -> bool:
 def _expression(
     barcodes: list[str], ids: list[str], names: list[str], kinds: list[str] | None, values: Any
 ) -> "AnnData":
-    if kinds and GENE_EXPRESSION not in kinds:
+    if kinds and not any(map(is_gene, kinds)):
         raise UserError(
             f"The matrix holds {', '.join(sorted(set(kinds))[:3])} and no {GENE_EXPRESSION}, so no gene was "
             "measured in it; give the matrix of gene expression."
         )
     if kinds is not None:
-        keep = [i for i, kind in enumerate(kinds) if kind == GENE_EXPRESSION]
+        keep = [i for i, kind in enumerate(kinds) if is_gene(kind)]
         values = values[:, keep]
         ids, names = [ids[i] for i in keep], [names[i] for i in keep]
     adata = counts(barcodes, names, values)

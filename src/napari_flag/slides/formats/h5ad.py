@@ -14,7 +14,7 @@ from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted_of
 from napari_flag.gene_names import without_version
-from napari_flag.slides.formats.counts import GENE_EXPRESSION, GENE_IDS, counts
+from napari_flag.slides.formats.counts import GENE_EXPRESSION, GENE_IDS, counts, is_gene
 from napari_flag.slides.formats.positions import ST_DIAMETER_UM, ST_PITCH_UM
 from napari_flag.slides.formats.space_ranger import VISIUM_DIAMETER_UM, VISIUM_PITCH_UM
 from napari_flag.slides.formats.stored_anndata import COUNTS_IN, H5ad, are_counts, with_file
@@ -41,8 +41,6 @@ SYMBOLS: Final = ("gene_name", "gene_symbol", "gene_symbols", "feature_name", "s
 """``var`` columns that hold symbols where ``var_names`` are Ensembl ids."""
 FEATURE_KINDS: Final = ("feature_types", "feature_type")
 """``var`` columns that tell genes from antibodies, as scanpy names what a 10x matrix states."""
-NO_GENES: Final = ("Antibody Capture", "CRISPR Guide Capture", "Multiplexing Capture", "Custom", "Peaks")
-"""Kinds of features, as Space Ranger and Cell Ranger write them, that are no genes."""
 
 
 def read_h5ad(path: Path, slide: "Slide | None") -> SpotTable:
@@ -223,7 +221,7 @@ def raw_counts(h5ad: H5ad) -> "AnnData | None":
         if isinstance(xy, np.ndarray) and xy.ndim == 2 and len(xy) == len(adata) and xy.dtype.kind in "iuf":
             adata.obsm[keys.SPATIAL] = xy
         kinds = next((var[name].astype(str) for name in FEATURE_KINDS if name in var), None)
-        if kinds is None or (genes := ~kinds.isin(NO_GENES).to_numpy()).all():
+        if kinds is None or (genes := kinds.map(is_gene).to_numpy(bool)).all():
             return adata
         if not genes.any():
             raise UserError(

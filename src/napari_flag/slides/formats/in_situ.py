@@ -1,21 +1,22 @@
 """Xenium and CosMx: transcripts, or cells, as counts at points, placed on the H&E by an alignment file."""
 
-import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_flag import files
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted
-from napari_flag.slides.formats.counts import expression_columns
+from napari_flag.slides.formats.counts import expression_columns, refuse_not_raw
+from napari_flag.slides.formats.positions import numbers
 from napari_flag.slides.formats.stored_arrays import DAMAGED, csr_of, opened_h5, refuse_inflated_parquet
-from napari_flag.slides.formats.text_tables import read_bytes
+from napari_flag.slides.formats.text_tables import frame_of, read_bytes, refuse_longer_rows
 from napari_flag.slides.pooling import BATCH_POINTS, Batch, LocatedCounts
-from napari_flag.slides.spots import FloatArray, Image, IntArray
+from napari_flag.slides.spots import FloatArray, Image, IntArray, refuse_repeated
 
 XENIUM, COSMX = "Xenium", "CosMx"
 MOST_SMALL: Final = 2**20
@@ -29,6 +30,8 @@ CONTROLS: Final = (
 """How the names of what is no gene begin, in Xenium's and in CosMx's files."""
 NO_GENES: Final = frozenset({"fov", "cell_ID", "cell", "cell_id"})
 """Columns of CosMx's expression matrix that are no genes."""
+MOST_FIELDS: Final = 10**6
+"""Numbers of fields of view; a whole slide has some hundreds."""
 CELLS_VALUES: Final = 20_000_000
 """Values of CosMx's dense matrix of cells read at a time."""
 ENDINGS: Final = (".parquet", ".csv.gz", ".csv")
@@ -205,6 +208,11 @@ def _xenium_pixel(folder: Path) -> float:
         raise UserError(
             f"{path} does not state pixel_size ({error}), so the alignment has no scale; copy the file again."
         ) from error
+    if not (np.isfinite(pixel) and pixel > 0):
+        raise UserError(
+            f"{path} states {pixel:g} as pixel_size, which is no size, so the alignment has no scale; copy "
+            "the file again."
+        )
     return pixel
 
 
@@ -213,16 +221,16 @@ def _cosmx_pixel(folder: Path) -> float | None:
     path = _ending(folder, "fov_positions_file")
     if path is None:
         return None
-    import pandas as pd
-
     try:
-        frame = pd.read_csv(io.BytesIO(read_bytes(path)))
+        frame = frame_of(path, read_bytes(path))
     except ValueError as error:
         raise _damaged(path, error) from error
     if not {"x_global_px", "x_global_mm", "y_global_px", "y_global_mm"} <= set(frame):
         return None
-    px = np.ptp(frame[["x_global_px", "y_global_px"]].to_numpy(float), axis=0)
-    mm = np.ptp(frame[["x_global_mm", "y_global_mm"]].to_numpy(float), axis=0)
+    if frame.empty:
+        return None
+    px = np.ptp(numbers(frame, ("x_global_px", "y_global_px"), path), axis=0)
+    mm = np.ptp(numbers(frame, ("x_global_mm", "y_global_mm"), path), axis=0)
     return float(1000 * np.linalg.norm(mm) / np.linalg.norm(px)) if np.linalg.norm(px) > 0 else None
 
 
@@ -279,12 +287,17 @@ def _frames(path: Path, columns: list[str], optional: list[str], rows: int) -> I
             with parquet.ParquetFile(path) as file:
                 there = set(file.schema_arrow.names)
                 wanted = _wanted(path, there, columns, optional)
+                if nested := [n for n in wanted if pa.types.is_nested(file.schema_arrow.field(n).type)]:
+                    raise ValueError(f"its column {nested[0]} holds lists")
                 for part in file.iter_batches(rows, columns=wanted):
                     yield part.to_pandas()
         else:
-            there = set(pd.read_csv(path, nrows=0).columns)
+            head = pd.read_csv(path, nrows=1)
+            there = set(head.columns)
+            if not isinstance(head.index, pd.RangeIndex):
+                refuse_longer_rows(path, head)
             wanted = _wanted(path, there, columns, optional)
-            with pd.read_csv(path, usecols=wanted, chunksize=rows) as parts:
+            with pd.read_csv(path, usecols=wanted, chunksize=rows, index_col=False) as parts:
                 yield from parts
     except (OSError, EOFError, ValueError, pa.ArrowException) as error:
         raise _damaged(path, error) from error
@@ -323,14 +336,37 @@ def _xenium_transcripts(run: Run) -> _Points:
         needed = ["feature_name", "x_location", "y_location", "qv"]
         for frame in _frames(path, needed, ["is_gene", "fov_name"], BATCH_POINTS):
             code = codes.of(frame["feature_name"])
-            good = frame["qv"].to_numpy() >= LEAST_QV
+            good = numbers(frame, ("qv",), path)[:, 0] >= LEAST_QV
             if "is_gene" in frame:
-                good &= frame["is_gene"].to_numpy().astype(bool)
-            xy = frame[["x_location", "y_location"]].to_numpy(np.float64)
+                good &= _truths(frame["is_gene"], path)
+            xy = numbers(frame, ("x_location", "y_location"), path)
             field = fields.of(frame["fov_name"]) if "fov_name" in frame else None
             yield _one_each(xy, np.where(good, code, -1), field, len(codes.genes), len(frame))
 
     return _Points(codes.genes, batches, _rows_of(path))
+
+
+def _truths(column: Any, path: Path) -> npt.NDArray[np.bool_]:
+    """Return (n,) bool of a column of true and false, as text too."""
+    said = column.astype(str).str.casefold()
+    true: npt.NDArray[np.bool_] = said.isin(("true", "1", "1.0")).to_numpy(bool)
+    if not (true | said.isin(("false", "0", "0.0")).to_numpy(bool)).all():
+        raise UserError(
+            f"Column {column.name!r} of {path.name} holds something else than true and false, so it is "
+            "damaged or incomplete; copy it again."
+        )
+    return true
+
+
+def _fields(frame: Any, path: Path) -> IntArray:
+    """Return (n,) int64 fields of view."""
+    stated = numbers(frame, ("fov",), path)[:, 0]
+    if (np.abs(stated) >= MOST_FIELDS).any():
+        raise UserError(
+            f"{path.name} has {stated[np.abs(stated).argmax()]:g} as a field of view, so it is damaged; copy "
+            "it again."
+        )
+    return stated.astype(np.int64)
 
 
 def _rows_of(path: Path) -> int | None:
@@ -356,13 +392,15 @@ def _xenium_cells(run: Run) -> _Points:
         frames = _frames(path, ["cell_id", "x_centroid", "y_centroid"], [], BATCH_POINTS)
         cells = pd.concat(list(frames), ignore_index=True)
         names = [name.decode() if isinstance(name, bytes) else str(name) for name in cells["cell_id"]]
+        refuse_repeated(names, path.name, "cell")
+        refuse_repeated(columns.barcodes, matrix.name, "cell")
         rows = pd.Index(names).get_indexer(list(columns.barcodes))
         if (rows < 0).any():
             raise UserError(
                 f"{path.name} lacks {counted(int((rows < 0).sum()), 'cell')} of {matrix.name}, so it is not "
                 "known where they are; copy both files of one run again."
             )
-        xy = cells[["x_centroid", "y_centroid"]].to_numpy(np.float64)[rows]
+        xy = numbers(cells, ("x_centroid", "y_centroid"), path)[rows]
         try:
             with opened_h5(matrix) as file:
                 group = file["matrix"]
@@ -375,6 +413,7 @@ def _xenium_cells(run: Run) -> _Points:
                         group["indices"][low:high],
                         pointer[start : stop + 1] - low,
                     )
+                    refuse_not_raw(matrix, np.asarray(parts[0]))
                     values = csr_of(*parts, (stop - start, columns.n_features), group["data"].dtype)
                     yield Batch(xy[start:stop], values[:, columns.kept], None, stop - start)
         except DAMAGED as error:
@@ -391,8 +430,8 @@ def _cosmx_transcripts(run: Run) -> _Points:
     def batches() -> Iterator[Batch]:
         for frame in _frames(path, ["fov", "x_global_px", "y_global_px", "target"], [], BATCH_POINTS):
             code = codes.of(frame["target"])
-            xy = frame[["x_global_px", "y_global_px"]].to_numpy(np.float64)
-            field = frame["fov"].to_numpy(np.int64)
+            xy = numbers(frame, ("x_global_px", "y_global_px"), path)
+            field = _fields(frame, path)
             yield _one_each(xy, code, field, len(codes.genes), len(frame))
 
     return _Points(codes.genes, batches, None)
@@ -409,6 +448,12 @@ def _cosmx_genes(matrix: Path) -> list[str]:
     return [name for name in columns if name not in NO_GENES and not is_control(name)]
 
 
+def _cosmx_names(frame: Any, path: Path) -> list[str]:
+    """Return field of view and number of each cell as one name."""
+    both = numbers(frame, ("fov", "cell_ID"), path)
+    return [f"{field:g}_{cell:g}" for field, cell in both.tolist()]
+
+
 def _cosmx_cells(run: Run) -> _Points:
     import pandas as pd
     from scipy import sparse
@@ -421,14 +466,24 @@ def _cosmx_cells(run: Run) -> _Points:
     def batches() -> Iterator[Batch]:
         needed = ["fov", "cell_ID", "CenterX_global_px", "CenterY_global_px"]
         cells = pd.concat(list(_frames(path, needed, [], BATCH_POINTS)), ignore_index=True)
-        places = pd.MultiIndex.from_frame(cells[["fov", "cell_ID"]])
-        centres = cells[["CenterX_global_px", "CenterY_global_px"]].to_numpy(np.float64)
+        names = _cosmx_names(cells, path)
+        refuse_repeated(names, path.name, "cell")
+        places = pd.Index(names)
+        counted_before = np.zeros(len(cells), bool)
+        centres = numbers(cells, ("CenterX_global_px", "CenterY_global_px"), path)
         for frame in _frames(
             matrix, ["fov", "cell_ID", *genes], [], max(1, CELLS_VALUES // max(len(genes), 1))
         ):
-            rows = places.get_indexer(pd.MultiIndex.from_frame(frame[["fov", "cell_ID"]]))
+            named = _cosmx_names(frame, matrix)
+            rows = places.get_indexer(named)
             known = rows >= 0  # cell 0 of a field is what lies in no cell, and has no place
-            values = sparse.csr_matrix(frame[genes].to_numpy()[known])
-            yield Batch(centres[rows[known]], values, frame["fov"].to_numpy(np.int64)[known], len(frame))
+            again = [named[i] for i in np.flatnonzero(known) if counted_before[rows[i]]]
+            refuse_repeated([named[i] for i in np.flatnonzero(known)] + again, matrix.name, "cell")
+            counted_before[rows[known]] = True
+            stated = frame[genes].to_numpy()[known]
+            stated = stated if stated.dtype.kind in "iuf" else numbers(frame, tuple(genes), matrix)[known]
+            refuse_not_raw(matrix, stated)
+            values = sparse.csr_matrix(stated)
+            yield Batch(centres[rows[known]], values, _fields(frame, matrix)[known], len(frame))
 
     return _Points(genes, batches, None)

@@ -4,7 +4,6 @@ Layouts known: her2st's annotations (columns x, y, refined array positions, to b
 CSV (Barcode and one more column), and any table with a column of spot ids and a column of labels.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.errors import UserError
-from napari_flag.slides.formats.text_tables import column_names, id_column, read_bytes, separator_of
+from napari_flag.slides.formats.positions import numbers
+from napari_flag.slides.formats.text_tables import column_names, frame_of, id_column, read_bytes, separator_of
+from napari_flag.slides.spots import array_from
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,19 +69,17 @@ def read_labels(path: Path) -> SpotLabels:
     UserError
         When the file cannot be read as such, or two rows give one spot different labels.
     """
-    import pandas as pd
-
     try:
         text = read_bytes(path)
         separator = separator_of(text.partition(b"\n")[0])
-        table = pd.read_csv(io.BytesIO(text), sep=separator, dtype=str, encoding="utf-8-sig")
+        table = frame_of(path, text, sep=separator, dtype=str)
     except ValueError as fault:  # those of pandas are ValueErrors
         raise UserError(
             f"The labels in {path.name} cannot be read ({fault}); give a table with tabs, commas or "
             "semicolons between its columns."
         ) from fault
     plain = dict(zip(column_names(table.columns), map(str, table.columns), strict=True))
-    spots = _spots(table, plain)
+    spots = _spots(table, plain, path)
     column = _label_column(table, plain, path)
     known = spots.notna() & table[column].notna()
     by_spot: dict[str, str] = {}
@@ -94,15 +93,15 @@ def read_labels(path: Path) -> SpotLabels:
     return SpotLabels(by_spot, column)
 
 
-def _spots(table: "pd.DataFrame", plain: dict[str, str]) -> "pd.Series":
+def _spots(table: "pd.DataFrame", plain: dict[str, str], path: Path) -> "pd.Series":
     import pandas as pd
 
     if {"x", "y"} <= plain.keys():
-        x, y = (pd.to_numeric(table[plain[name]], errors="coerce") for name in ("x", "y"))
+        stated = table[[plain["x"], plain["y"]]]
+        placed = stated.notna().all(axis=1)
         names = pd.Series([None] * len(table), index=table.index, dtype=object)
-        placed = x.notna() & y.notna()
-        whole = zip(x[placed].round().astype(int), y[placed].round().astype(int), strict=True)
-        names[placed] = [f"{column}x{row}" for column, row in whole]
+        array = array_from(numbers(stated[placed], tuple(stated.columns), path), path.name)
+        names[placed] = [f"{column}x{row}" for column, row in array.tolist()]
         return names
     identifier = id_column(plain)
     named = table.columns[0] if identifier is None else plain[identifier]

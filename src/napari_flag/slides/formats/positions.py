@@ -1,6 +1,5 @@
 """Tables of spot positions: legacy ST (``x, y, pixel_x, pixel_y``) and plain ``id, x_px, y_px``."""
 
-import io
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from napari_flag.slides.formats.text_tables import (
     ST_COLUMNS,
     ST_PLACES,
     column_names,
+    frame_of,
     holds_positions,
     id_column,
     read_bytes,
@@ -54,12 +54,12 @@ def _table(path: Path) -> Any:
     text = read_bytes(path)
     separator = separator_of(text.partition(b"\n")[0])
     try:
-        written = pandas.read_csv(io.BytesIO(text), sep=separator, encoding="utf-8-sig", nrows=0).columns
+        written = frame_of(path, text, sep=separator, nrows=0).columns
         # an id stays as it is written: 001 is not 1
         texts = {
             column: str for column, name in zip(written, column_names(written), strict=True) if name in IDS
         }
-        frame = pandas.read_csv(io.BytesIO(text), sep=separator, encoding="utf-8-sig", dtype=texts)
+        frame = frame_of(path, text, sep=separator, dtype=texts)
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path.name} is not a table that can be read ({error}); it should be tab- or "
@@ -120,7 +120,10 @@ def numbers(frame: Any, columns: tuple[str, ...], path: Path) -> FloatArray:
 
     parts: list[npt.NDArray[np.float64]] = []
     for column in columns:
-        values = pandas.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
+        try:
+            values = pandas.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
+        except TypeError:  # lists and dates of a parquet
+            values = np.full(len(frame), np.nan)
         bad = int((~np.isfinite(values)).sum())
         if bad:
             raise UserError(

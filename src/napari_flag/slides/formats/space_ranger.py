@@ -1,6 +1,5 @@
 """Space Ranger's output folders: Visium (v1 and v2+) and the bins of Visium HD."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -11,7 +10,7 @@ from napari_flag.formatting import counted_of, length
 from napari_flag.slides.formats.counts import is_mex, read_10x_h5, read_mex
 from napari_flag.slides.formats.positions import numbers
 from napari_flag.slides.formats.stored_arrays import DAMAGED, refuse_inflated_parquet
-from napari_flag.slides.formats.text_tables import SPACE_RANGER_PLACES, read_bytes
+from napari_flag.slides.formats.text_tables import SPACE_RANGER_PLACES, frame_of, read_bytes
 from napari_flag.slides.spots import Lattice, Scaling, Spots, SpotTable, array_from, matched
 
 if TYPE_CHECKING:
@@ -146,8 +145,7 @@ def _positions(path: Path) -> Any:
             text = read_bytes(path)
             titled = text.removeprefix(b"\xef\xbb\xbf")[:7].lower() == b"barcode"
             names = None if titled else list(COLUMNS)
-            table = io.BytesIO(text)
-            frame = pandas.read_csv(table, names=names, header=0 if titled else None, encoding="utf-8-sig")
+            frame = frame_of(path, text, names=names, header=0 if titled else None)
     except DAMAGED as error:
         raise UserError(
             f"{path} could not be read ({error}), so it is damaged or incomplete; copy it again."

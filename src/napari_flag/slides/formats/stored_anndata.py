@@ -120,9 +120,9 @@ def starts_with_counts(h5ad: H5ad) -> bool:
 
 
 def are_counts(values: Any) -> bool:
-    """Return whether a dense or sparse matrix holds whole numbers from 0 on, and nothing else."""
+    """Return whether a dense or sparse matrix holds whole numbers from 0 on, and nothing else (no truths)."""
     stored = np.asarray(values.data if hasattr(values, "indptr") else values)
-    if stored.dtype.kind not in "iufb" or stored.size == 0:
+    if stored.dtype.kind not in "iuf" or stored.size == 0:
         return False
     whole = np.isfinite(stored).all() and stored.min() >= 0 and (stored == np.rint(stored)).all()
     return bool(whole)

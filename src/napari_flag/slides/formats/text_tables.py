@@ -3,15 +3,20 @@
 Readers of counts, of positions and of labels ask here, so that none takes a table for one of another kind.
 """
 
+import io
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag import files
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted
 from napari_flag.scratch import refuse_beyond_memory
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 ST_PLACES: Final = ("pixel_x", "pixel_y")
 PLAIN_PLACES: Final = ("x_px", "y_px")
@@ -51,6 +56,46 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(
             f"{path.name} could not be read ({error}), so it is damaged or incomplete; copy it again."
         ) from error
+
+
+def frame_of(path: Path, text: bytes, **options: Any) -> "pd.DataFrame":
+    """Parse the bytes of a table (`read_bytes`), whose rows are numbered; empty cells at their ends are none.
+
+    Parameters
+    ----------
+    path
+        Where they are from, as sentences name it.
+    text
+        The table.
+    options
+        Of ``pandas.read_csv``, whose errors are not caught.
+
+    Raises
+    ------
+    UserError
+        When rows have more cells than the heading names: pandas would take the first for names of rows, and
+        every column for the next one.
+    """
+    import pandas as pd
+
+    options = {"encoding": "utf-8-sig", **options}
+    frame = pd.read_csv(io.BytesIO(text), **options)
+    if isinstance(frame.index, pd.RangeIndex):
+        return frame
+    refuse_longer_rows(path, frame)
+    return pd.read_csv(io.BytesIO(text), index_col=False, **options)
+
+
+def refuse_longer_rows(path: Path, frame: "pd.DataFrame") -> None:
+    """Refuse a table of which pandas took columns for names of rows, unless its last column is empty."""
+    import pandas as pd
+
+    names = len(frame.columns)
+    if isinstance(frame.index, pd.MultiIndex) or not frame.iloc[:, -1].isna().all():
+        raise UserError(
+            f"Rows of {path.name} have more cells than its heading has names ({counted(names, 'name')}), so "
+            "it is not known which column is which; name every column in the first line."
+        )
 
 
 def separator_of(header: bytes) -> str:
