@@ -221,7 +221,8 @@ def test_the_page_in_the_docs_is_what_the_kept_files_say(tmp_path):
     words = ["tables", *map(str, kept), "--authors", "HER2ST", "--title", title]
     assert main([*words, "--out", str(tmp_path / "page.md")]) == 0
     written = (tmp_path / "page.md").read_text("utf-8")
-    of_command = re.compile(r"^(The page itself: |<!-- command_sha256: ).*$", re.M)  # which names folders
+    # the command names folders, which the two hashes follow
+    of_command = re.compile(r"^(The page itself: |<!-- (?:command|content)_sha256: ).*$", re.M)
     of_numbers = [of_command.sub("", text) for text in (written, page)]
     assert of_numbers[0] == of_numbers[1]
     commands = [line for line in page.splitlines() if line.startswith("- `python")]

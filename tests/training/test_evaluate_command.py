@@ -12,6 +12,7 @@ from flag_training.cli import add_commands, command_of, identity_of, plan_of
 from napari_flag import fitting, keys
 from napari_flag.cli import main
 from napari_flag.errors import UserError
+from napari_flag.files import write_json
 from napari_flag.model.checkpoint import FORMAT
 from napari_flag.prediction_file import write_prediction
 
@@ -183,11 +184,16 @@ def test_scores_replace_those_of_the_same_command_and_nothing_else_unasked(evalu
     out, run, identity = evaluation
     assert BEGUN in run()
     command = "napari-flag evaluate her2st.toml --data DATA --run run --test C2 --out scores.json"
-    ours = json.dumps({"command": command, keys.COMMAND_HASH: identity}, indent=2)
+    write_json({"command": command, keys.COMMAND_HASH: identity}, out)
+    ours = out.read_text()
+    of_earlier_version = json.dumps({"command": command, keys.COMMAND_HASH: identity}, indent=2)
     for held, options, said in (
         ("notes", [], "already exists and is not a result of this very command"),
         ("notes", ["--overwrite"], "was not written by napari-flag"),
         (ours, [], BEGUN),
+        (ours.replace("--test C2", "--test C3"), [], "was changed since"),
+        (of_earlier_version, [], "already exists"),
+        (of_earlier_version, ["--overwrite"], BEGUN),
         (ours, ["--debug"], BEGUN),
         (ours, ["--json", "--use-previous"], BEGUN),
         (ours, ["--seed", "3"], "already exists"),

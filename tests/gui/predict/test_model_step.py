@@ -19,7 +19,7 @@ from napari_flag.gui.settings import Preferences, from_settings
 from napari_flag.slides.colours import SCANNED, SRGB
 from napari_flag.slides.spots import Spots
 
-XY = np.column_stack([np.arange(30.0), np.zeros(30)]) * 100
+XY = np.column_stack([np.arange(30.0), np.arange(30) % 3]) * 100
 SPOTS = Spots(tuple(map(str, range(30))), XY, diameter_um=100.0, pitch_um=200.0, lattice="none")
 CARD = {
     "tissue": "breast",

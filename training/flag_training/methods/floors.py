@@ -147,7 +147,7 @@ class PlacedRidge:
 
         def predict(slide: TrainingSlide, features: FloatArray) -> FloatArray:
             seen = torch.from_numpy(features)
-            level, scale = stored.expression(seen)
+            level, scale = stored.expression(stored.centre(seen))
             framed = ridge.design(seen, slide.graph(features)) @ ridge.get_buffer("weight")
             found: FloatArray = (level + scale * framed).clamp_min(0).numpy()
             return found
