@@ -5,7 +5,8 @@ import pytest
 import shapely
 
 from napari_flag.errors import UserError
-from napari_flag.slides.spots import Lattice, grid_over, typical_pitch
+from napari_flag.slides import spots as spots_module
+from napari_flag.slides.spots import Lattice, grid_over, inside, typical_pitch
 from napari_flag.slides.tissue import Tissue
 
 REGION = shapely.box(500, 400, 5500, 4400).difference(shapely.box(2000, 1500, 3500, 3000))
@@ -84,3 +85,31 @@ def test_the_pitch_is_the_median_distance_to_the_nearest_spot_however_many_there
     assert typical_pitch(np.array([[0.0, 0.0], [0.0, 7.0], [30.0, 0.0]])) == 7.0
     rows, cols = np.divmod(np.arange(120_000), 400)
     assert typical_pitch(np.column_stack([cols, rows]) * 12.0) == pytest.approx(12.0)
+
+
+def test_a_spot_is_inside_where_one_of_several_regions_holds_it():
+    boxes = [
+        shapely.box(0, 0, 10, 10),
+        shapely.box(5, 5, 20, 20),
+        shapely.box(20, 5, 30, 20),
+        shapely.Polygon(),
+    ]
+    crossed = shapely.Polygon([(40, 0), (50, 10), (50, 0), (40, 10)])
+    xy = np.array(
+        [[7, 7], [1, 1], [19, 19], [20, 10], [0, 5], [30, 6], [11, 1], [49, 5], [45, 9], [-1, 0]], float
+    )
+    expected = [True, True, True, True, False, False, False, True, False, False]
+    assert inside([*boxes, crossed], xy).tolist() == expected
+    assert inside([], xy).tolist() == [False] * len(xy)
+
+
+def test_hundreds_of_rings_that_cross_each_other_are_not_united(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(3)
+    discs = [shapely.Point(*centre).buffer(400) for centre in random.uniform(0, 1000, (300, 2))]
+    rings, xy = [disc.difference(disc.buffer(-9)) for disc in discs], random.uniform(0, 1000, (2000, 2))
+    expected = np.any([shapely.contains_xy(ring, *xy.T) for ring in rings], axis=0)
+    monkeypatch.setattr(shapely, "union_all", None)
+    assert (inside(rings, xy) == expected).all()
+    monkeypatch.setattr(spots_module, "MOST_TESTS", 10_000)
+    with pytest.raises(UserError, match="The 300 regions cover each other so often"):
+        inside(rings, xy)

@@ -21,7 +21,7 @@ SHARES = {"gene": 0.95, "key": 0.04, "quantity": 0.005, "second": 0.004, "kind":
 """How often each is what a switch does; all of them paint the map anew."""
 KEPT = 10
 """Switches for which another quantity, second gene or kind of map stays."""
-FRAME_EVERY = 10
+FRAME_EVERY = 50
 """Events are handled after each switch, and the window is drawn after so many."""
 PAGE_EVERY = 250
 """Switches between two pages of the FLAG area."""

@@ -279,10 +279,10 @@ class PredictDock(Dock):
             return (), 0
         try:
             polygons = self.section.polygons(layer)
+            return polygons, 0 if spots is None else int(inside(polygons, spots.xy).sum())
         except UserError as error:
             self.region_step.messages.add("warning", str(error))
             return (), 0
-        return polygons, 0 if spots is None else int(inside(polygons, spots.xy).sum())
 
     # --- run ----------------------------------------------------------------------------------
 
