@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.formatting import data_size, whole
+from napari_flag.formatting import data_size, legible, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -521,20 +521,24 @@ def check_writable(path: Path, *, folder_is_made: bool = False) -> None:
         _delete(place)
 
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA: Final = ("=", "+", "-", "@")
 """How a cell begins that a spreadsheet takes for a formula, and runs."""
 
 
 def safe_cell(value: Any) -> Any:
     """Return a cell of a CSV; text that a spreadsheet would run as a formula gets an apostrophe before it.
 
-    Numbers stay numbers, also as text ("-1.5").
+    Ends of lines and other characters that act and are not seen become a sign (`legible`): to some programs a
+    return alone begins another row, with a formula of its own.  Numbers stay numbers, also as text ("-1.5").
     """
-    return f"'{value}" if isinstance(value, str) and _is_formula(value) else value
+    if not isinstance(value, str):
+        return value
+    text = legible(value)
+    return f"'{text}" if _is_formula(text) else text
 
 
 def raw_cell(text: str) -> str:
-    """Return what `safe_cell` was given, for readers of our own tables."""
+    """Return what `safe_cell` was given, but for the signs in it, for readers of our own tables."""
     return text[1:] if text.startswith("'") and _is_formula(text[1:]) else text
 
 
@@ -545,7 +549,7 @@ def _is_formula(text: str) -> bool:
         float(text)
     except ValueError:
         return True
-    return text[0] in "\t\r"
+    return False
 
 
 def write_table(table: "pd.DataFrame", path: Path) -> None:
