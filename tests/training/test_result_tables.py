@@ -1,6 +1,8 @@
 import itertools
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,7 @@ from flag_training.result_tables import markdown, read_results, results_of
 from flag_training.scoring import COMPARED, FAIR
 from napari_flag.analysis.scores import PROPER
 from napari_flag.errors import UserError
+from napari_flag.formatting import in_markdown
 
 ZERO = {"PCC": 0.0, "MSE": 2.0, "GSC": 0.0, "SSC": 0.0, "cPCC": 0.0, "amplitude": 0.0}
 OF_DRAWS = dict.fromkeys((*PROPER, *FAIR), 1.0) | {"GSC": 0.8, "SSC": 0.5, "amplitude": 1.0}
@@ -305,6 +308,40 @@ def test_runs_of_an_ablation_are_distinguished(stated):
     assert "| her2st: `X` |" in page
     assert "| without_graph: `X` | all others | 0.000" in page
     assert "ridge" not in page
+
+
+HOSTILE = "<script>|a\r\nb [x](javascript:alert(1)) \x1b[2J\u202e `c"
+
+
+def test_no_text_of_scores_acts_in_the_page(stated):
+    held = json.loads(stated.read_text())
+    for one in (*held["records"], *held["comparisons"]):
+        for name in ("run", "training", "section", "rival_training"):
+            if name in one and one[name] != WITHOUT:
+                one[name] = f"{HOSTILE} {name if name != 'rival_training' else 'training'} {one[name]}"
+    hostile = f"{HOSTILE} training all others"
+    held |= {"levels": {f"{HOSTILE} section C2": {hostile: [HOSTILE]}}, "unseen": [HOSTILE]}
+    held |= {"command": f"x\n{HOSTILE}", "split": HOSTILE}
+    stated.write_text(json.dumps(held))
+    page = markdown([read_results(stated)], HOSTILE, command=HOSTILE)
+    assert set(re.findall(r"[\x00-\x1f\u2028-\u202e]", page)) == {"\n"}
+    without_code = re.sub(r"``[^`]+`[^`]+``", "", page)
+    assert "<" not in without_code
+    assert not re.search(r"(?<!\\)\]\(", without_code)
+    widths = {
+        title: {len(re.findall(r"(?<!\\)\|", line)) for line in table_of(page, title)}
+        for title in (EXPECTATION, DRAWN, AGAINST, ONE_ARRAY)
+    }
+    assert all(len(found) == 1 for found in widths.values())
+    assert "+ levels" in page
+
+
+def test_the_names_of_every_kept_score_stay_as_they_are_in_a_page():
+    for path in sorted((Path(__file__).parents[2] / "docs" / "results").glob("*.json")):
+        held = json.loads(path.read_text("utf-8"))
+        for one in held.get("records", ()) if isinstance(held, dict) else ():
+            for name in ("run", "method", "training", "section"):
+                assert in_markdown(one[name]) == one[name]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"records": [{}]}', "[" * 100_000], ids=range(4))

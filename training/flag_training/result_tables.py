@@ -28,6 +28,7 @@ from napari_flag import formatting
 from napari_flag.analysis.scores import EXPECTATION, METRICS, PROPER, STRUCTURE
 from napari_flag.errors import UserError
 from napari_flag.files import parse_json, read_text
+from napari_flag.formatting import as_code, in_markdown
 from napari_flag.statistics.bootstrap import UNKNOWN, Interval
 from napari_flag.statistics.scoring_rules import FEWEST_DRAWS
 
@@ -214,16 +215,53 @@ def markdown(
         When none of the files scores a method named.
     """
     _refuse_unknown(results, only)
+    results, only = [_neutral(result) for result in results], [in_markdown(name) for name in only]
     records = [r for result in results for r in result["records"] if _shown(r, only)]
     against = [c for result in results for c in result["comparisons"] if not only or c.rival in only]
     sections = list(dict.fromkeys(record.section for record in records))
     page = _Page(_merged(records), against, _trainings_with_levels(results))
-    stated = f"The page itself: `{command}`." if command else ""
-    parts = [f"# {title}", _header(results, sections), stated, *page.tables(sections), page.lead()]
+    stated = f"The page itself: {as_code(command)}." if command else ""
+    parts = [
+        f"# {in_markdown(title)}",
+        _header(results, sections),
+        stated,
+        *page.tables(sections),
+        page.lead(),
+    ]
     if len(sections) > 1:
         for section in sections:
             parts += [f"## {section}", *page.tables([section], "###")]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _neutral(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return scores whose texts stand in Markdown as they are; names of methods that are known stay."""
+    records = [
+        replace(
+            r, run=in_markdown(r.run), method=in_markdown(r.method), training=in_markdown(r.training),
+            section=in_markdown(r.section),
+        )
+        for r in result["records"]
+    ]  # fmt: skip
+    comparisons = [
+        replace(
+            c, run=in_markdown(c.run), training=in_markdown(c.training), section=in_markdown(c.section),
+            rival=in_markdown(c.rival), rival_training=in_markdown(c.rival_training),
+        )
+        for c in result["comparisons"]
+    ]  # fmt: skip
+    levels = {
+        in_markdown(section): {
+            in_markdown(training): [in_markdown(patient) for patient in patients]
+            for training, patients in known.items()
+        }
+        for section, known in result.get("levels", {}).items()
+    }
+    texts = {
+        "split": in_markdown(result["split"]),
+        "unseen": [in_markdown(name) for name in result["unseen"]],
+    }
+    return {**result, **texts, "records": records, "comparisons": comparisons, "levels": levels}
 
 
 @dataclass(frozen=True, slots=True)
@@ -703,7 +741,8 @@ def _header(results: Sequence[dict[str, Any]], sections: Sequence[str]) -> str:
     for result in results:
         seeds = ", ".join(str(seed) for seed in result["seeds"])
         unseen = f"; {', '.join(result['unseen'])} kept out of everything" if result["unseen"] else ""
-        line = f"- `{result['command']}` ({result['split']}{unseen}; seeds {seeds}; {result['draws']} draws)"
+        how = f"{result['split']}{unseen}; seeds {seeds}; {result['draws']} draws"
+        line = f"- {as_code(result['command'])} ({how})"
         if line not in lines:  # one command may write several files
             lines.append(line)
     return "\n".join(lines)
