@@ -333,6 +333,13 @@ def test_toml_that_is_none_or_without_end_is_a_value_error(text):
         files.parse_toml(text)
 
 
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 1}', b'[{"b": {"\\u001b": 1, "\\u001b": 2}}]'])
+def test_json_that_states_a_name_twice_in_one_place_is_a_value_error(text):
+    with pytest.raises(ValueError, match=r'it states "[a␛]" twice in one place'):
+        files.parse_json(text)
+    assert files.parse_json('[{"a": 1}, {"a": {"a": 2}}]') == [{"a": 1}, {"a": {"a": 2}}]
+
+
 @pytest.mark.parametrize("text", [r'a = "x\u0000"', r'a = [{b = ["\U00000000"]}]', r'"a\u0000" = 1'])
 def test_toml_with_a_zero_byte_in_a_text_is_a_value_error(text):
     with pytest.raises(ValueError, match="holds a zero byte, which is in no name and no path"):

@@ -20,6 +20,7 @@ import time
 import tomllib
 import unicodedata
 import zlib
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -429,8 +430,8 @@ def parse_json(data: str | bytes) -> Any:
     Raises
     ------
     ValueError
-        When it is none, is nested deeper than Python can follow, has more than `MOST_MARKS` parts, or holds a
-        number too long to read.
+        When it is none, is nested deeper than Python can follow, has more than `MOST_MARKS` parts, holds a
+        number too long to read, or states a name twice in one place, of which Python takes the last.
     """
     if isinstance(data, bytes):
         parts = sum(map(data.count, (b"[", b"{", b",")))
@@ -439,9 +440,18 @@ def parse_json(data: str | bytes) -> Any:
     if parts > MOST_MARKS:
         raise ValueError(f"it has {whole(parts)} parts, where up to {whole(MOST_MARKS)} are read")
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=_each_once)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; a `ValueError` names what it states twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f'it states "{legible(name[:_SHOWN])}" twice in one place')
+    return found
 
 
 _SHOWN: Final = 80

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flag_training.evaluate import Comparison, Outcome, Plan, Record
-from flag_training.result_tables import markdown, read_results, results_of
+from flag_training.result_tables import markdown, read_results, read_several, results_of
 from flag_training.scoring import COMPARED, FAIR
 from napari_flag.analysis.scores import PROPER
 from napari_flag.errors import UserError
@@ -391,6 +391,60 @@ def test_scores_of_which_a_part_lacks_or_is_of_another_kind_are_refused(change, 
     stated.write_text(json.dumps(held))
     with pytest.raises(UserError, match="holds no scores"):
         read_results(stated)
+
+
+def test_scores_that_state_a_part_twice_are_refused(stated):
+    stated.write_text(stated.read_text()[:-1] + ', "records": [], "comparisons": []}')
+    with pytest.raises(UserError, match="holds no scores"):
+        read_results(stated)
+
+
+def changed(stated, name, change):
+    held = json.loads(stated.read_text())
+    change(held)
+    path = stated.with_name(name)
+    path.write_text(json.dumps(held))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "answer"),
+    [
+        (
+            lambda held: held["records"][0]["scores"].update(PCC=0.9),
+            "X of her2st, trained on all others, section C2",
+        ),
+        (lambda held: held["records"][0].update(intervals={}), "X of her2st"),
+        (
+            lambda held: held["comparisons"][0]["differences"].update(ES=[0, 0, 0]),
+            "her2st against counting noise",
+        ),
+    ],
+)
+def test_two_files_with_other_numbers_of_one_answer_are_refused_by_name(stated, change, answer):
+    other = changed(stated, "other.json", change)
+    with pytest.raises(UserError, match=rf"scores.json and .*other.json state other numbers .*{answer}"):
+        read_several([stated, other])
+
+
+def test_what_two_files_state_alike_counts_once(stated):
+    def one_seed_and_the_floors(held):
+        held["records"] = [r for r in held["records"] if r["seed"] == 1 or r["method"] == "ridge"]
+        held["comparisons"] = []
+
+    def the_rest(held):
+        held["records"] = [r for r in held["records"] if r["seed"] == 0]
+
+    one, rest = changed(stated, "a.json", one_seed_and_the_floors), changed(stated, "b.json", the_rest)
+    together = markdown(read_several([one, rest]), "Scores").partition("## ")[2]
+    alone = markdown([read_results(stated)], "Scores").partition("## ")[2]
+    assert sorted(together.splitlines()) == sorted(alone.splitlines())
+
+
+def test_a_file_that_states_nothing_new_is_refused(stated):
+    again = changed(stated, "again.json", lambda held: None)
+    with pytest.raises(UserError, match=r"again.json states nothing that .*scores.json does not"):
+        read_several([stated, again])
 
 
 def test_missing_scores_are_named(tmp_path):
