@@ -403,7 +403,9 @@ def network_of(values: Mapping[str, Any]) -> dict[str, Any]:
     ValueError
         When a width cannot be divided among its heads.
     """
-    known = {field.name: field.default for field in fields(FlagConfig) if field.name not in _OF_SLIDES}
+    known: dict[str, Any] = {
+        field.name: field.default for field in fields(FlagConfig) if field.name not in _OF_SLIDES
+    }
     if unknown := [name for name in values if name not in known]:
         raise TypeError(f"network has no value {unknown[0]}")
     refuse_kinds(FlagConfig, values, "network")
