@@ -166,12 +166,12 @@ def test_a_name_that_is_a_path_is_refused(tmp_path, name):
         ('name = "demo"', 'name = ["a"]', "name is no text"),
         ('name = "demo"', "name = 1979-05-27T07:32:00Z", "name is no text"),
         ('name = "demo"', 'name = "demo"\npanel = 3', "panel is no text"),
-        ('image = "sim101.tif"', "image = 3", "image under slides is '3' and should be str"),
+        ('image = "sim101.tif"', "image = 3", "image under slides is “3” and should be a text"),
         ('"sim102"', '"sim101"', "two slides have one name"),
         ("[fit]", "[other]\n[machine]\ndevices = true\n[fitted]", "devices under machine"),
         ('name = "demo"', 'name = "demo"\nencoder_slides = ["zz"]', "encoder_slides names zz"),
         ('name = "demo"', 'name = "demo"\nencoder_slides = 5', "encoder_slides is no list"),
-        ("views = 2", 'views = "2"', "views under fit is '2' and should be int"),
+        ("views = 2", 'views = "2"', "views under fit is “2” and should be a whole number"),
         ("views = 2", "views = -1", "views under fit"),
         ("views = 2", "views = 99999999999999999999999", "views under fit"),
         ("score_steps = 300", "score_steps = inf", "score_steps under fit"),
@@ -198,4 +198,4 @@ def test_a_table_that_is_a_value_is_named(tmp_path, table):
 
 def test_a_store_is_named_by_texts(tmp_path):
     said = refused(tmp_path, lambda _: 'name = "x"\n[store]\npath = 5\nencoder = "e"\n')
-    assert "path under store is '5' and should be str" in said
+    assert "path under store is “5” and should be a text" in said

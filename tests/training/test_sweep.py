@@ -42,7 +42,7 @@ def test_a_value_that_there_is_not_is_refused(key):
     ("values", "said"),
     [
         ({"fit.score_steps": float("inf")}, "fit.score_steps cannot be inf"),
-        ({"fit.views": "two"}, "views under fit is 'two' and should be int"),
+        ({"fit.views": "two"}, "views under fit is “two” and should be a whole number"),
         ({"network.heads": 0}, "cannot be divided among heads 0"),
         ({"network.width": "wide"}, "width under network"),
     ],

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_
 from flag_training.stages.tile_encoder import TileEncoderConfig
 from napari_flag.errors import UserError
 from napari_flag.files import parse_toml, place_in, read_text
+from napari_flag.formatting import first_of
 from napari_flag.model.config import FlagConfig
 from napari_flag.slides.colours import SCANNED, Colours, colours_of
 
@@ -21,6 +22,15 @@ _OF_SLIDES: Final = ("features", "genes", "slides", "patients", "members")
 """Sizes of a network that follow from what it is trained on."""
 _MOST: Final = 2**32
 """Beyond any whole number of a config, seeds too."""
+_KINDS: Final[dict[Any, str]] = {
+    int: "a whole number, not below 0 nor absurd",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    tuple: "a list of texts",
+    NoneType: "nothing",
+}
+"""What a person calls the kinds of values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,8 +382,17 @@ def refuse_kinds(kind: type, values: Mapping[str, Any], table: str) -> None:
     hints = get_type_hints(kind)
     for name, value in values.items():
         if name in hints and not _fits(value, hints[name]):
-            shown = hints[name].__name__ if isinstance(hints[name], type) else hints[name]
-            raise TypeError(f"{name} under {table} is {str(value)[:80]!r} and should be {shown}")
+            shown = first_of([str(value)], 1)
+            raise TypeError(f"{name} under {table} is “{shown}” and should be {_described(hints[name])}")
+
+
+def _described(hint: Any) -> str:
+    """Return what a person calls a kind: "a number or nothing"."""
+    if isinstance(hint, UnionType):
+        return " or ".join(map(_described, get_args(hint)))
+    if get_origin(hint) is Literal:
+        return " or ".join(f'"{value}"' for value in get_args(hint))
+    return _KINDS.get(get_origin(hint) or hint, str(hint))
 
 
 def _fits(value: Any, hint: Any) -> bool:
