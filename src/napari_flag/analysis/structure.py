@@ -110,6 +110,20 @@ def as_scanpy(ranked: "Mapping[int, pd.DataFrame]", source: str, names: Sequence
     return found
 
 
+def ranked_domains(stored: Any) -> tuple[str, ...] | None:
+    """Return the domains of marker genes in the layout of `as_scanpy`; None of anything else.
+
+    Other methods of scanpy leave out some of the `RANKED` fields.
+    """
+    if not isinstance(stored, Mapping):
+        return None
+    records = [stored.get(column) for column in RANKED]
+    if not all(isinstance(record, np.ndarray) and record.ndim == 1 for record in records):
+        return None
+    fields = {(record.dtype.names or (), len(record)) for record in records}
+    return fields.pop()[0] if len(fields) == 1 else None
+
+
 FEWEST_MEMBERS: Final = 3
 """Gene sets with fewer genes here have no score."""
 
