@@ -15,7 +15,6 @@ import numpy as np
 from napari_flag import keys
 from napari_flag.analysis.compare import NO_TRUTH, Comparison, comparing
 from napari_flag.analysis.domains import find_domains
-from napari_flag.analysis.draws import draw_layers
 from napari_flag.analysis.pathways import DomainSets, bundled, recover_domains
 from napari_flag.analysis.scores import (
     EXPECTATION,
@@ -39,7 +38,7 @@ from napari_flag.analysis.truth import (
 from napari_flag.errors import UserError
 from napari_flag.foreign_prediction import NEAR, is_foreign, name_by_place
 from napari_flag.formatting import counted, counted_of
-from napari_flag.prediction_file import array_coordinates, output_name, provenance, spots_of
+from napari_flag.prediction_file import array_coordinates, draw_layers, output_name, provenance, spots_of
 from napari_flag.progress import Steps
 from napari_flag.slides.spots import typical_pitch
 from napari_flag.statistics.accuracy import FloatArray
