@@ -280,7 +280,10 @@ def test_marker_genes_of_a_record_per_field_are_stored(prediction, tmp_path):
         (lambda a: with_picture(a, np.full((4, 4, 3), np.nan)), "that is none in colour"),
         (lambda a: with_picture(a, np.zeros((4, 4, 3), np.uint8), 1e-300), "should be a number above 0"),
         (lambda a: a.obs.__setitem__(keys.DISTANCE, "far"), 'else than numbers in obs["training_distance"]'),
-        (lambda a: a.uns[keys.PROVENANCE].update(more=h5py.Reference()), 'uns["napari_flag"]["more"] that is'),
+        (
+            lambda a: a.uns[keys.PROVENANCE].update(more=h5py.Reference()),
+            'uns["napari_flag"]["more"] that is',
+        ),
         (lambda a: a.uns.update(more={"at": h5py.RegionReference()}), 'uns["more"]["at"] that is neither'),
         (lambda a: a.uns.update(more=h5py.Empty("f4")), 'uns["more"] that is neither'),
         (lambda a: a.uns.update(more=np.array([h5py.Reference()], object)), 'uns["more"] that is neither'),

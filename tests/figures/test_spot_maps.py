@@ -52,7 +52,8 @@ def test_a_picture_of_fractions_is_shown_as_one_of_whole_numbers():
         library["images"]["hires"] = picture
         shown.append(draw_overview(adata).axes[0].images[0].get_array())
     np.testing.assert_array_equal(*shown)
-    assert shown[0].dtype == np.uint8 and (shown[0] == 204).all()
+    assert shown[0].dtype == np.uint8
+    assert (shown[0] == 204).all()
 
 
 @pytest.mark.parametrize("gene", [r"$\frac{a$", "A$B$C"])

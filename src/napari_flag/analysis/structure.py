@@ -117,11 +117,9 @@ def ranked_domains(stored: Any) -> tuple[str, ...] | None:
     """
     if not isinstance(stored, Mapping):
         return None
-    records = [stored.get(column) for column in RANKED]
-    if not all(isinstance(record, np.ndarray) and record.ndim == 1 for record in records):
-        return None
-    fields = {(record.dtype.names or (), len(record)) for record in records}
-    return fields.pop()[0] if len(fields) == 1 else None
+    records = [record for record in map(stored.get, RANKED) if isinstance(record, np.ndarray)]
+    fields = {(record.dtype.names or (), record.shape) for record in records}
+    return fields.pop()[0] if len(fields) == 1 and len(records) == len(RANKED) else None
 
 
 FEWEST_MEMBERS: Final = 3
