@@ -113,6 +113,12 @@ def test_x_in_natural_logarithms_is_seen_beside_some_draws():
     assert UNFIT in doubts_of(prediction)[0]
 
 
+def test_draws_in_the_opposite_order_of_spots_are_seen_though_patterns_are_alike():
+    prediction = add_draws(fake_prediction(n_spots=49, n_genes=8), 8)
+    changed(prediction, lambda draw: draw[::-1])
+    assert "do not follow X over the spots" in doubts_of(prediction)[0]
+
+
 def test_draws_that_are_the_same_are_said():
     prediction = add_draws(fake_prediction(n_spots=49, n_genes=8), 4)
     prediction.layers[layer_of(4)] = prediction.layers[layer_of(2)]

@@ -53,6 +53,8 @@ least by weights that ship."""
 _FOLLOWING: Final = 0.4
 """By how much draws rise where ``X`` rises by 1, over spots, from which they are of the same spots; 1.02 to
 1.13 by weights that ship."""
+_EXPLAINED: Final = 0.5
+"""Share of the variance of the mean of draws over spots, without their noise, that ``X`` explains."""
 _VARYING: Final = 0.15
 """Standard deviation of ``X`` over spots, log2(count + 1), from which draws can follow it."""
 
@@ -230,7 +232,7 @@ def _unrelated(
         alike = _correlation(apart, of_genes.mean(axis=0))
         if alike < _ALIKE:
             reasons.append(f"their means of genes correlate with those of X by {score(alike, 'PCC')}")
-    if (following := _following(x, drawn)) is not None and following < _FOLLOWING:
+    if not _follow(x, drawn):
         reasons.append("they do not follow X over the spots")
     if not reasons:
         return None
@@ -247,21 +249,29 @@ def _correlation(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -
     return float((one * other).sum() / size) if size > 0 else 0.0
 
 
-def _following(x: npt.NDArray[np.float64], drawn: npt.NDArray[np.float64]) -> float | None:
-    """Return by how much draws surely rise at most where `x` rises by 1 over spots; None where `x` is flat.
+def _follow(x: npt.NDArray[np.float64], drawn: npt.NDArray[np.float64]) -> bool:
+    """Return whether draws rise and fall with `x` over the spots, as far as can be told.
 
-    The slope of all genes together, each around its mean, and `_SURE` standard errors: those between draws,
-    or of values on their own, three times as large for a few draws, whose noise spots may share.
+    All genes together, each around its mean, have a slope; its error is that between draws, or of values on
+    their own, three times as large for a few draws, whose noise spots may share.  Of more draws the mean,
+    less its noise, has to be explained by `x` too.
     """
     centred = x - x.mean(axis=0)
     squares = float((centred**2).sum())
     if squares <= _VARYING**2 * x.size:
-        return None
+        return True
     around = drawn - drawn.mean(axis=1, keepdims=True)
     slopes = (around * centred).sum(axis=(1, 2)) / squares
     rest = np.sqrt(((around - slopes[:, None, None] * centred) ** 2).mean() / squares)
-    error = _SURE * rest if len(drawn) < _FEW_DRAWS else max(slopes.std(ddof=1), rest)
-    return float(slopes.mean() + _SURE * error / np.sqrt(len(drawn)))
+    few = len(drawn) < _FEW_DRAWS
+    error = _SURE * rest if few else max(slopes.std(ddof=1), rest)
+    if slopes.mean() + _SURE * error / np.sqrt(len(drawn)) < _FOLLOWING:
+        return False
+    if few:
+        return True
+    noise = around.var(axis=0, ddof=1).mean() / len(drawn)
+    signal = (around.mean(axis=0) ** 2).mean() - noise
+    return bool(signal <= noise or slopes.mean() ** 2 * squares / x.size > _EXPLAINED * signal)
 
 
 def _same(drawn: npt.NDArray[np.float64]) -> str | None:
