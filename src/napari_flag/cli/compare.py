@@ -162,8 +162,8 @@ def add_compare(commands: terminal.Commands) -> None:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="compare counts that look scaled or mixed up, or spots that look misplaced, all the same; it is "
-        "said in the result",
+        help="compare counts that look scaled or mixed up, spots that look misplaced, or predictions that "
+        "state different slides, all the same; it is said in the result",
     )
     terminal.add_keep_names(parser)
     terminal.add_json(parser)
