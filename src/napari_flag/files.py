@@ -703,6 +703,11 @@ def sweep(folder: Path) -> None:
                 _delete(place)
 
 
+def is_unfinished(place: Path) -> bool:
+    """Return whether `place` is called as what a process is writing, or used to write."""
+    return _MARK.fullmatch(place.name) is not None
+
+
 def claim(folder: Path) -> Callable[[], None]:
     """Mark `folder` as one that this process uses; return what ends that, as the end of the process does.
 

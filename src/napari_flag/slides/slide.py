@@ -181,13 +181,17 @@ class Slide:
         fine = [i for i, d in enumerate(self.downsamples) if d <= downsample * 1.005]
         return max(fine, key=lambda i: self.downsamples[i], default=0)
 
+    def thumbnail_size(self, longest: int = 2048) -> tuple[int, int]:
+        """Return (width, height) of ``thumbnail(longest)``."""
+        factor = max(1.0, max(self.size) / longest)
+        return max(1, round(self.size[0] / factor)), max(1, round(self.size[1] / factor))
+
     def thumbnail(self, longest: int = 2048) -> UInt8Array:
         """Return the whole slide, (h, w, 3) uint8, at most `longest` pixels along either side."""
         from PIL import Image
 
-        factor = max(1.0, max(self.size) / longest)
+        factor, target = max(1.0, max(self.size) / longest), self.thumbnail_size(longest)
         level = self.level_for(factor)
-        target = (max(1, round(self.size[0] / factor)), max(1, round(self.size[1] / factor)))
         step = max(1, int(factor / self.downsamples[level]))
         reduced = self._reduced(level, step)
         if reduced.shape[1::-1] == target:
