@@ -150,7 +150,7 @@ def describe_run(
         keys.METHOD: checkpoint.method_name,
         keys.WEIGHTS_NAME: checkpoint.name,
         keys.WEIGHTS_HASH: checkpoint.sha256,
-        keys.TRAINING_SLIDES: [str(s) for s in checkpoint.card.get("sections", [])],
+        keys.TRAINING_SLIDES: list(texts(checkpoint.card.get("sections"))),
         keys.TRAINING_HASHES: list(texts(checkpoint.card.get(keys.CARD_HASHES))),
         keys.SAMPLER: sampler.name if sampler else None,
         keys.STEPS: settings.steps if settings else None,
