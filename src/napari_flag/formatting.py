@@ -116,6 +116,17 @@ _NOT_SHOWN: Final = re.compile(
 """Control and direction marks, halves of characters: what acts on a terminal, or is no character of XML."""
 
 
+_HALVES: Final = re.compile("[\ud800-\udfff]")
+
+
+def storable(text: str) -> str:
+    """Return a text with U+FFFD for each half of a character, which nothing can store.
+
+    Python makes halves of the bytes of a file's name that is no UTF-8, as on old drives.
+    """
+    return _HALVES.sub("\ufffd", text)
+
+
 LINE_ENDS: Final = "\n\t"
 """What may stand in a text of several lines."""
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from napari_flag.errors import UserError
 from napari_flag.files import ending
+from napari_flag.formatting import storable
 from napari_flag.progress import Steps
 from napari_flag.slides.colours import SCANNED, SRGB, Colours, SrgbReader
 from napari_flag.slides.file_identity import content_hash, neutral_name, why_personal
@@ -330,9 +331,9 @@ def napari_levels(slide: Slide) -> list[LazyLevel]:
 
 def slide_name(path: Path) -> str:
     """Return a file's name without its ending (also ``.ome.tif``); "STORE_NAME" of a zarr's image."""
-    stem = path.stem
+    stem = storable(path.stem)
     if path.parent.name == "images" and ending(path.parents[1]) == ".zarr":
-        return f"{path.parents[1].stem}_{path.name}"
+        return storable(f"{path.parents[1].stem}_{path.name}")
     return stem[: -len(".ome")] if ending(stem) == ".ome" else stem
 
 
