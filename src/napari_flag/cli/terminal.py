@@ -35,6 +35,8 @@ MOST_NAMED: Final = 8
 REDRAW_S: Final = 0.1
 _LAST_STREAM: Final = 2
 """Number of stderr for the system; stdin is 0."""
+_LEAST: Final = 1e-12
+"""Numbers that options take lie between this and its inverse, so that no square of them runs over."""
 LINE_EVERY_S: Final = 15.0
 """Seconds between lines of the same stage where the output is no terminal (a log file)."""
 
@@ -355,7 +357,9 @@ def positive(text: str) -> float:
     """Read a number above 0, with a decimal point or comma."""
     value = _number(text)
     if value is None or not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, such as 0.5")
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not a number above 0, such as 0.5")
+    if not _LEAST <= value <= 1 / _LEAST:
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is a number that nothing here can have")
     return value
 
 
