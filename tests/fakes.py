@@ -157,6 +157,11 @@ class FakeSlide:
         """The smallest level with at least one pixel per `downsample` pixels."""
         return max(i for i, d in enumerate(self.downsamples) if d <= downsample * 1.005 or i == 0)
 
+    def thumbnail_size(self, longest: int = 2048) -> tuple[int, int]:
+        """(width, height) of `thumbnail`."""
+        height, width = FakeSlide.thumbnail(self, longest).shape[:2]
+        return width, height
+
     def thumbnail(self, longest: int = 2048) -> npt.NDArray[np.uint8]:
         """The whole slide, every n-th pixel, at most `longest` px."""
         step = max(1, int(np.ceil(max(self.size) / longest)))

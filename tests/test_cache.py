@@ -1,11 +1,13 @@
 """The user's cache: entries whose names hold the hash of their content."""
 
+import hashlib
 import json
 import os
 
+import numpy as np
 import pytest
 
-from napari_flag import cache
+from napari_flag import cache, files
 from napari_flag.cli.main import main
 from napari_flag.progress import describe_step, finish
 
@@ -24,6 +26,12 @@ def put(folder, key, content, used=None):
     if used is not None:
         os.utime(entry, (used, used))
     return entry
+
+
+def killed_while_writing(path):
+    place = files._unfinished(path)
+    files._OURS.discard(place.name)
+    return place
 
 
 def whole(entry):
@@ -131,8 +139,9 @@ def test_a_limit_that_is_no_number_is_refused(monkeypatch, capsys, given):
 def test_the_command_says_what_is_kept_and_clears_one_kind(home, capsys):
     put(home / "features", "a", bytes(1000))
     put(home / "pyramids", "a", bytes(500))
-    (home / "pyramids" / ".building-x").mkdir()
-    (home / "pyramids" / ".building-x" / "0.raw").write_bytes(bytes(7))
+    place = killed_while_writing(home / "pyramids" / "b")
+    place.mkdir()
+    (place / "0.raw").write_bytes(bytes(7))
     assert main(["cache", "--json"]) == 0
     found = {row["kind"]: row for row in json.loads(capsys.readouterr().out)["kinds"]}
     assert (found["features"]["files"], found["features"]["bytes"]) == (1, 1000)
@@ -148,3 +157,55 @@ def test_the_command_says_what_is_kept_and_clears_one_kind(home, capsys):
 def test_an_empty_cache_is_said_as_such(capsys):
     assert main(["cache"]) == 0
     assert capsys.readouterr().out.count("0 files") == 3
+
+
+def test_files_of_others_in_the_cache_are_neither_counted_nor_deleted(home, capsys):
+    entry = put(home / "features", "a", bytes(1000))
+    mine = [home / "features" / name for name in ("mine.txt", "notes-2.npy", f"{'0' * 32}.npy", ".hidden")]
+    for file in mine:
+        file.write_bytes(bytes(10))
+    (home / "features" / "sub").mkdir()
+    cache.make_room(home / "features", 1005, "b")
+    assert entry.exists()
+    cache.make_room(home / "features", 1, "b")
+    assert not entry.exists()
+    assert main(["cache", "--clear"]) == 0
+    assert "0 files" in capsys.readouterr().out
+    assert sorted(home.joinpath("features").iterdir()) == sorted([*mine, home / "features" / "sub"])
+
+
+def test_what_another_process_is_writing_is_not_cleared(home):
+    (home / "features").mkdir()
+    with files.unfinished(home / "features" / "a.npy") as place:
+        place.write_bytes(b"1")
+        cache.clear()
+        assert place.exists()
+
+
+def test_a_linked_folder_is_not_cleared_and_that_is_said_before_anything_is_deleted(home, tmp_path, capsys):
+    documents = tmp_path / "documents"
+    (documents / "sub").mkdir(parents=True)
+    (documents / "thesis.txt").touch()
+    (home / "overviews").symlink_to(documents)
+    entry = put(home / "features", "a", b"1")
+    assert main(["cache", "--clear"]) == 2
+    said = capsys.readouterr().err
+    assert f"{home / 'overviews'} is a link to {documents}, so nothing was deleted" in said
+    assert sorted(documents.iterdir()) == [documents / "sub", documents / "thesis.txt"]
+    assert entry.exists()
+    assert main(["cache", "--clear", "features"]) == 0
+    assert not entry.exists()
+
+
+@pytest.mark.parametrize("heading", [b"(" * 8999, b"-" * 8999 + b"1", b"  x\n y\n", b"{'descr': 5}"])
+def test_an_entry_whose_heading_is_no_arrays_holds_none(home, heading):
+    content = b"\x93NUMPY\x02\x00" + (len(heading) + 1).to_bytes(4, "little") + heading + b"\n"
+    entry = put(home / "features", "a", content)
+    assert hashlib.sha256(content).hexdigest()[:32] in entry.name
+    assert finish(cache.read_array(entry, "Reading")) is None
+
+
+def test_an_array_that_was_kept_is_read_again(home):
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    entry = finish(cache.keep_array(array, home / "features", "a", "Keeping"))
+    np.testing.assert_array_equal(finish(cache.read_array(entry, "Reading")), array)

@@ -61,6 +61,16 @@ def test_a_place_that_cannot_be_written_is_known_before_the_work(tmp_path):
         files.check_writable(tmp_path / "file" / "new" / "out.h5ad", folder_is_made=True)
 
 
+def test_a_zero_byte_in_a_name_is_known_before_the_work(tmp_path):
+    with pytest.raises(UserError, match="holds a zero byte, which is in no name"):
+        files.check_writable(tmp_path / "a\0b.h5ad")
+
+
+def test_text_with_halves_of_characters_is_written_with_a_sign_for_each(tmp_path):
+    files.write_json({"file": os.fsdecode(b"s\xff.png")}, tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"file": "s\ufffd.png"}
+
+
 def test_a_read_only_folder_is_known_before_the_work(tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError(errno.EACCES, "Permission denied")

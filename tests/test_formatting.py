@@ -103,6 +103,8 @@ def test_nearly_all_spots_are_not_said_to_be_all(share, text):
 def test_micrometres_per_pixel_to_type_have_four_decimals_and_what_is_far_too_small_is_not_zero():
     assert [resolution(mpp, TYPED, unit=False) for mpp in (0.68316, 0.5, 10.0)] == ["0.6832", "0.5", "10"]
     assert (resolution(0.0001), resolution(0.00001, unit=False)) == ("0.0001 µm/px", "1e-05")
+    assert [length(um) for um in (1e308, 1e-300, 0.04, 0.0)] == ["1e+308 µm", "1e-300 µm", "0.04 µm", "0 µm"]
+    assert resolution(1e308) == "1e+308 µm/px"
 
 
 def test_scores_have_three_decimals_those_that_differ_late_four_and_fair_ones_as_many():

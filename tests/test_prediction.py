@@ -244,6 +244,15 @@ def test_a_graph_that_a_gpu_has_no_memory_for_is_said_in_one_sentence(predict, m
         predict()
 
 
+@pytest.mark.parametrize("part", ["flag.", "flag.axes"])
+def test_weights_that_give_no_numbers_are_named(predict, tiny_checkpoint, part):
+    tensors = {
+        name: each * 1e30 if name.startswith(part) else each for name, each in tiny_checkpoint.tensors.items()
+    }
+    with pytest.raises(UserError, match='The weights "tiny" give values that are not numbers'):
+        predict(checkpoint=replace(tiny_checkpoint, tensors=tensors))
+
+
 def test_differences_from_the_training_array_are_stated(tiny_checkpoint, tiny_spots):
     same = compare_with_training(tiny_checkpoint, 0.683, tiny_spots)
     assert not any("µm" in sentence for sentence in same)

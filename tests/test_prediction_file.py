@@ -1,4 +1,5 @@
 import errno
+import os
 from types import SimpleNamespace
 
 import anndata
@@ -427,3 +428,12 @@ def test_a_prediction_is_distinguished_from_other_h5ad_files_by_its_header(tmp_p
     anndata.AnnData(np.zeros((2, 2), np.float32)).write_h5ad(tmp_path / "o.h5ad")
     (tmp_path / "t.h5ad").write_text("no hdf5")
     assert [is_prediction(tmp_path / f"{name}.h5ad") for name in "pot"] == [True, False, False]
+
+
+def test_names_of_files_that_are_no_unicode_are_stored_with_a_sign(tmp_path):
+    adata, odd = fake_prediction(9), os.fsdecode(b"s\xff.png")
+    adata.uns[keys.PROVENANCE] |= {keys.NOTICES: [f"{odd} has no colour profile."], keys.WEIGHTS_NAME: odd}
+    write_prediction(adata, tmp_path / "p.h5ad")
+    made = read_prediction(tmp_path / "p.h5ad").uns[keys.PROVENANCE]
+    assert made[keys.NOTICES] == ["s\ufffd.png has no colour profile."]
+    assert made[keys.WEIGHTS_NAME] == "s\ufffd.png"

@@ -73,6 +73,20 @@ def test_genes_that_are_kept_are_those_of_the_whole_panel(chunks_of):
     np.testing.assert_array_equal(kept.draws, whole.draws[:, :, columns])
 
 
+@pytest.mark.parametrize("what", ["expectation", "draw"])
+def test_values_that_are_no_numbers_are_refused(what):
+    class Broken(Level):
+        def expectation(self, rows, ids):
+            found = yield from super().expectation(rows, ids)
+            return Moments(found.mean, found.sd * np.inf) if what == "expectation" else found
+
+        def draw(self, rows, ids, settings):
+            return (yield from super().draw(rows, ids, settings)) * np.nan
+
+    with pytest.raises(FloatingPointError, match="not numbers"):
+        sample(Broken())
+
+
 def test_each_chunk_is_shown_before_it_is_drawn_and_progress_never_goes_back(chunks_of):
     chunks_of(4 * len(LEVELS))
     begun, steps = [], []

@@ -2,14 +2,15 @@
 
 An entry is a file ``KEY-CONTENT.SUFFIX``: its key says what it was made from, and the hash of its bytes
 stands in its name, so that a damaged one is never taken for whole.  Entries appear under their final name in
-one step; processes may share a cache.
+one step; processes may share a cache.  Nothing but entries and what killed runs left unfinished is deleted.
 """
 
 import glob
 import hashlib
 import math
 import os
-import shutil
+import re
+import tokenize
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag.errors import UserError
-from napari_flag.files import Unwritable, put, unfinished
+from napari_flag.files import Unwritable, is_unfinished, put, sweep, unfinished
 from napari_flag.formatting import MEGABYTE
 from napari_flag.progress import Step, Steps
 
@@ -28,8 +29,15 @@ MOST_BYTES: Final = {"features": 4 * 10**9, "overviews": 2 * 10**9, "pyramids": 
 """Kind of entry → size of all entries beyond which those unused for longest are deleted, unless `most_bytes`
 finds another in the environment."""
 _DIGITS: Final = 32
+_ENTRY: Final = re.compile(rf"[^.].*-[0-9a-f]{{{_DIGITS}}}\.(npy|tif)")
+"""Name of an entry of the user's cache; what is called otherwise is somebody else's."""
 _AT_ONCE: Final = 8 * 2**20
 """Bytes hashed between two progress steps: some milliseconds."""
+_UNREADABLE: Final = (
+    ArithmeticError, EOFError, MemoryError, OSError, RecursionError, SyntaxError, TypeError, ValueError,
+    tokenize.TokenError,
+)  # fmt: skip
+"""What NumPy raises of a file that is no array; it parses the heading as Python's literals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +143,7 @@ def read_array(entry: Path, stage: str) -> Steps["npt.NDArray[Any] | None"]:
     import numpy as np
 
     if (yield from is_whole(entry, stage)):
-        with suppress(OSError, ValueError, EOFError):
+        with suppress(*_UNREADABLE):
             array: npt.NDArray[Any] = np.load(entry, mmap_mode="r", allow_pickle=False)
             return array
     return None
@@ -161,6 +169,8 @@ def keep_array(array: "npt.NDArray[Any]", folder: Path, key: str, stage: str) ->
 def make_room(folder: Path, most: int, spared: str, *, outdated: str = "", coming: int = 0) -> None:
     """Delete entries of `folder`: those that begin with `outdated`, then what was unused for longest.
 
+    Files that are no entries neither count nor go.
+
     Parameters
     ----------
     folder
@@ -174,7 +184,7 @@ def make_room(folder: Path, most: int, spared: str, *, outdated: str = "", comin
     coming
         Bytes that will be stored under names that are spared.
     """
-    files = sorted(folder.glob("[!.]*"), key=_last_used, reverse=True)
+    files = sorted(filter(_is_entry, folder.glob("[!.]*")), key=_last_used, reverse=True)
     used = coming + sum(_size(file) for file in files if file.name.startswith(spared))
     for file in files:
         if file.name.startswith(spared):
@@ -191,25 +201,40 @@ def discard(entry: Path) -> None:
 
 
 def contents() -> tuple[Kind, ...]:
-    """Return what is in the user's cache."""
+    """Return what is in the user's cache: entries, and what is unfinished."""
     found = []
     for name in MOST_BYTES:
         folder = cache_folder(name)
-        files = [file for file in folder.rglob("*") if file.is_file()]
+        ours = [place for place in folder.glob("*") if _is_entry(place) or is_unfinished(place)]
+        files = [file for place in ours for file in (place, *place.rglob("*")) if file.is_file()]
         found.append(Kind(name, folder, len(files), sum(map(_size, files))))
     return tuple(found)
 
 
 def clear(kinds: tuple[str, ...] = tuple(MOST_BYTES)) -> tuple[Kind, ...]:
-    """Delete all entries of these kinds, leftovers of killed runs too, and return what there was."""
+    """Delete all entries of these kinds, leftovers of killed runs too, and return what there was.
+
+    Raises
+    ------
+    UserError
+        Before anything is deleted, when the folder of one of them is a link to another folder.
+    """
     was = tuple(kind for kind in contents() if kind.name in kinds)
     for kind in was:
-        for place in kind.folder.glob("*") if kind.folder.is_dir() else ():
-            if place.is_dir() and not place.is_symlink():
-                shutil.rmtree(place, ignore_errors=True)
-            else:
-                discard(place)
+        if (there := kind.folder.resolve()) != kind.folder.parent.resolve() / kind.folder.name:
+            raise UserError(
+                f"{kind.folder} is a link to {there}, so nothing was deleted; delete there what you do not "
+                "need and remove the link, or name the other kinds (cache --clear KIND)."
+            )
+    for kind in was:
+        sweep(kind.folder)
+        for place in filter(_is_entry, kind.folder.glob("*")):
+            discard(place)
     return was
+
+
+def _is_entry(place: Path) -> bool:
+    return _ENTRY.fullmatch(place.name) is not None
 
 
 def _of_key(folder: Path, key: str) -> Iterator[Path]:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.formatting import data_size, legible, whole
+from napari_flag.formatting import data_size, legible, storable, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,6 +72,11 @@ def files_ending(folder: Path, wanted: str) -> list[Path]:
     return sorted(path for path in folder.glob("*") if ending(path) == wanted)
 
 
+def utf8(text: str) -> bytes:
+    """Return the bytes of a text, also of a name that is no UTF-8: to be hashed, not to be shown."""
+    return text.encode("utf-8", "surrogatepass")
+
+
 def place_in(folder: Path, name: str, ending: str = "") -> Path:
     """Return the file in `folder` that is named after `name`, which may have been read from a file.
 
@@ -96,7 +101,7 @@ def place_in(folder: Path, name: str, ending: str = "") -> Path:
     )  # neither hidden, nor "..", nor a partial file
     fit = f"_{fit}" if _RESERVED.match(fit) else fit or "_"
     if fit != text or len(fit.encode()) > LONGEST_NAME:
-        digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        digest = hashlib.sha256(utf8(name)).hexdigest()[:8]
         kept = fit.encode()[: LONGEST_NAME - len(digest) - 1].decode("utf-8", "ignore").rstrip(" .")
         fit = f"{kept}-{digest}"
     return folder / f"{fit}{ending}"
@@ -368,7 +373,7 @@ def _digest_of_store(folder: Path) -> str:
         parts = file.relative_to(folder).parts
         if parts[0] in _DESCRIBING:
             continue
-        digest.update(f"{parts}:{file.stat().st_size}\n".encode())
+        digest.update(utf8(f"{parts}:{file.stat().st_size}\n"))
         if parts[0] != "images" or parts[-1] in _DESCRIBING:
             digest.update(quick_digest(file).digest())
     return digest.hexdigest()
@@ -511,6 +516,8 @@ def check_writable(path: Path, *, folder_is_made: bool = False) -> None:
         A folder that is missing will be made (`make_folder`), so only whether it can be is asked.
     """
     folder = path.parent
+    if "\0" in str(path):
+        raise UserError(f"{legible(str(path))} holds a zero byte, which is in no name; give another.")
     if path.is_dir():
         raise UserError(f"{path} is a folder, so nothing can be written there; give a file name.")
     if folder_is_made:
@@ -600,7 +607,7 @@ def write_text(text: str, path: Path) -> None:
     check_writable(path)
 
     def write(place: Path) -> None:
-        place.write_text(text, encoding="utf-8")
+        place.write_text(storable(text), encoding="utf-8")
         seal(place)
 
     write_whole(path, write)
@@ -701,6 +708,11 @@ def sweep(folder: Path) -> None:
                 os.replace(place, former)  # killed between two renames
             else:
                 _delete(place)
+
+
+def is_unfinished(place: Path) -> bool:
+    """Return whether `place` is called as what a process is writing, or used to write."""
+    return _MARK.fullmatch(place.name) is not None
 
 
 def claim(folder: Path) -> Callable[[], None]:

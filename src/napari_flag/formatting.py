@@ -24,6 +24,8 @@ _FAIR: Final = " fair"
 TYPED: Final = 4
 """Decimals of µm/px that a person types, or is asked to type; of all µm/px in one sentence with them."""
 MINUS: Final = "−"
+_BEYOND: Final = 1e12
+"""Lengths from here on are written as powers of ten: they would fill a screen."""
 _MICROMETRES: Final = re.compile(r"\bum\b")
 _HASH: Final = re.compile(r"^([0-9a-f]{12})[0-9a-f]{52}$")
 MEGABYTE: Final = 10**6
@@ -116,6 +118,17 @@ _NOT_SHOWN: Final = re.compile(
 """Control and direction marks, halves of characters: what acts on a terminal, or is no character of XML."""
 
 
+_HALVES: Final = re.compile("[\ud800-\udfff]")
+
+
+def storable(text: str) -> str:
+    """Return a text with U+FFFD for each half of a character, which nothing can store.
+
+    Python makes halves of the bytes of a file's name that is no UTF-8, as on old drives.
+    """
+    return _HALVES.sub("\ufffd", text)
+
+
 LINE_ENDS: Final = "\n\t"
 """What may stand in a text of several lines."""
 
@@ -190,12 +203,14 @@ def percent_reached(share: float, unknown: str = UNKNOWN) -> str:
 
 def length(um: float) -> str:
     """Return a length on the slide: "55 µm", "6.5 mm" from 1,000 µm on."""
+    if 0 < um < 0.05 or _BEYOND <= um < math.inf:  # as nothing on a slide is: to be seen, and not written out
+        return f"{um:.1g} µm"
     return f"{_short(um / 1000)} mm" if um >= 1000 else f"{_short(um)} µm"
 
 
 def resolution(mpp: float, digits: int = 3, *, unit: bool = True) -> str:
     """Return "0.683 µm/px", "0.5 µm/px" with at most `digits` decimals; or the number alone."""
-    slip = 0 < mpp < 0.01  # as no slide has: to be seen, and not rounded to 0
+    slip = 0 < mpp < 0.01 or _BEYOND <= mpp < math.inf  # as no slide has: to be seen, and not rounded to 0
     text = f"{mpp:.1g}" if slip else number(mpp, digits).rstrip("0").rstrip(".")
     return f"{text} µm/px" if unit else text
 

@@ -1,7 +1,8 @@
 """The chain on one screen: slide + spots + weights → prediction."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
@@ -133,8 +134,8 @@ def predict_slide(
     ------
     UserError
         µm/px unknown or too coarse, no spots, spots off the slide, unknown genes, too many draws, draws or
-        steps that the method does not have, no such device, more memory needed than there is, or workers
-        that are not there or end.
+        steps that the method does not have, no such device, more memory needed than there is, weights that
+        give no numbers, or workers that are not there or end.
     """
     import torch
 
@@ -206,7 +207,8 @@ def predict_slide(
         notices = (*notices, score.warning)
     yield Step("Encoding the spatial graph", 0, 1, "slides")
     try:
-        encoded = predictor.encode(features, build_graph(Places.of(spots, mpp, pitch), features))
+        with _of_numbers(checkpoint):
+            encoded = predictor.encode(features, build_graph(Places.of(spots, mpp, pitch), features))
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(
             f"The graph of {counted(len(spots), 'spot')} does not fit in the memory of the GPU; predict a "
@@ -214,7 +216,8 @@ def predict_slide(
         ) from error
     if depth is not None:
         encoded = at_depth(encoded, depth, len(spots), len(predictor.genes))
-    expression = yield from sample_expression(predictor, encoded, spots.ids, rows, settings, columns)
+    with _of_numbers(checkpoint):
+        expression = yield from sample_expression(predictor, encoded, spots.ids, rows, settings, columns)
     predicted = replace(spots.take(rows), pitch_um=pitch)
     numbers = () if settings is None else settings.numbers
     drawn_layers = zip(numbers, expression.draws, strict=True)
@@ -238,6 +241,18 @@ def predict_slide(
     if score is not None:
         prediction_file.add_out_of_distribution(adata, score, rows)
     return adata
+
+
+@contextmanager
+def _of_numbers(checkpoint: Checkpoint) -> Iterator[None]:
+    """Say which weights it was where a method gives values that are not numbers."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise UserError(
+            f'The weights "{checkpoint.name}" give values that are not numbers on this slide, so their '
+            "tensors cannot be right; get the file again, or choose other weights."
+        ) from error
 
 
 def _check_draws(

@@ -31,6 +31,7 @@ from napari_flag.files import (
     seal,
     write_whole_in_steps,
 )
+from napari_flag.formatting import storable
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.scratch import refuse_beyond_memory
 from napari_flag.slides.file_identity import content_hash
@@ -150,7 +151,7 @@ def describe_run(
         keys.METHOD: checkpoint.method_name,
         keys.WEIGHTS_NAME: checkpoint.name,
         keys.WEIGHTS_HASH: checkpoint.sha256,
-        keys.TRAINING_SLIDES: [str(s) for s in checkpoint.card.get("sections", [])],
+        keys.TRAINING_SLIDES: list(texts(checkpoint.card.get("sections"))),
         keys.TRAINING_HASHES: list(texts(checkpoint.card.get(keys.CARD_HASHES))),
         keys.SAMPLER: sampler.name if sampler else None,
         keys.STEPS: settings.steps if settings else None,
@@ -183,7 +184,7 @@ def add_thumbnail(adata: "AnnData", slide: "Slide") -> None:
                 "tissue_hires_scalef": image.shape[1] / slide.size[0],
                 "spot_diameter_fullres": drawn_diameter_px(adata),
             },
-            "metadata": {"source_image_path": slide.path.name},
+            "metadata": {"source_image_path": storable(slide.path.name)},
         }
     }
 
@@ -648,8 +649,8 @@ def _storable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): _storable(v) for k, v in value.items() if v is not None}
     if isinstance(value, list | tuple):
-        return np.array([str(v) for v in value] if _has_text(value) else value)
-    return str(value) if isinstance(value, Path) else value
+        return np.array([storable(str(v)) for v in value] if _has_text(value) else value)
+    return storable(str(value)) if isinstance(value, str | Path) else value
 
 
 def _has_text(values: list[Any] | tuple[Any, ...]) -> bool:

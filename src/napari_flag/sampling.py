@@ -111,6 +111,8 @@ def sample_expression(
     ------
     UserError
         When GPU memory runs out at one spot at a time.
+    FloatingPointError
+        When the method gives values that are not numbers.
     """
     n, g = len(rows), len(predictor.genes)
     tokens = _TOKENS_GPU if predictor.device.type == "cuda" else _TOKENS_CPU
@@ -131,6 +133,7 @@ def sample_expression(
         names, expecting = [ids[row] for row in rows[here]], _EXPECTING * len(here)
         try:
             expected = yield from _counted(encoded.expectation(rows[here], names), start, expecting, n)
+            _refuse_no_numbers(expected.mean, expected.sd)
             mean[here] = expected.mean[:, kept]
             if expected.sd is not None:
                 spread = scratch.empty(shape, np.float32) if spread is None else spread
@@ -140,6 +143,7 @@ def sample_expression(
             if settings is not None:
                 drawing = encoded.draw(rows[here], names, settings)
                 drawn = yield from _counted(drawing, done, len(here) - expecting, n)
+                _refuse_no_numbers(drawn)
                 draws[:, here] = drawn[:, :, kept]
         except torch.cuda.OutOfMemoryError:
             chunk = halve(chunk, "spots")
@@ -150,6 +154,11 @@ def sample_expression(
         start = int(here[-1]) + 1
         yield Step(STAGE, start, n)
     return Expression(mean, draws, spread)
+
+
+def _refuse_no_numbers(*found: FloatArray | None) -> None:
+    if not all(values is None or np.isfinite(values).all() for values in found):
+        raise FloatingPointError("predicted values that are not numbers")
 
 
 def _counted(

@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import dataclass, field
 
 import anndata
@@ -425,6 +426,34 @@ def test_a_folder_gives_the_same_prediction_in_python_as_on_the_command_line(mod
         UserError, match=r"shapes \(--shapes\) names an element of a SpatialData zarr, and case is none"
     ):
         nf.predict("case", mpp=2, shapes="spots")
+
+
+def test_a_zero_byte_in_the_name_of_a_result_is_refused_before_any_work(model, folder, capsys):
+    assert main(["predict", "C9.png", "--mpp", "2", "--out", "a\0b.h5ad"]) == 2
+    said = capsys.readouterr().err
+    assert "is no path here (a zero byte is in no name)" in said
+    assert "Reading" not in said
+
+
+@pytest.fixture
+def odd_name(folder):
+    """The slide under a name that is no UTF-8, as on old drives."""
+    path = folder / os.fsdecode(b"C\xff9.png")
+    try:
+        (folder / "C9.png").rename(path)
+    except OSError:
+        pytest.skip("this system has no such names")
+    return path
+
+
+def test_a_slide_whose_name_is_no_unicode_is_predicted(model, odd_name, folder, capsys):
+    line = ["predict", str(odd_name), "--spots", "spots.tsv", "--mpp", "2"]
+    assert main(line) == 0
+    assert "Wrote C\ufffd9_predicted.h5ad" in capsys.readouterr().out
+    written = prediction_file.read_prediction(folder / "C\ufffd9_predicted.h5ad")
+    assert prediction_file.slide_name(written) == "fake"
+    assert "C\ufffd9.png" in prediction_file.provenance(written)[keys.COMMAND]
+    assert main(line) == 0, "the same command once more"
 
 
 def test_a_folder_with_several_slides_or_none_says_how_to_choose(model, section, folder, capsys):

@@ -1,10 +1,13 @@
 import io
 import json
+import os
+import sys
+from pathlib import Path
 
 import pytest
 
 from napari_flag.cli import main
-from napari_flag.cli.terminal import ProgressLine, say, say_columns, say_json
+from napari_flag.cli.terminal import ProgressLine, fingerprint, say, say_columns, say_json
 from napari_flag.progress import Step, describe_step
 
 
@@ -90,3 +93,51 @@ def test_what_a_file_says_does_not_act_on_the_terminal(capsys, tmp_path):
     assert json.loads(out.partition("\n")[2]) == {"spot": hostile}, "JSON keeps what was said"
     assert main(["export", str(tmp_path / "\x1b[2J.h5ad"), "--to", "csv"]) == 2
     assert "\x1b" not in capsys.readouterr().err
+
+
+def test_a_command_on_a_file_whose_name_is_no_unicode_has_a_hash(tmp_path):
+    one, other = (tmp_path / os.fsdecode(name) for name in (b"s\xff.png", b"s\xfe.png"))
+    hashes = {fingerprint(["predict", path]) for path in (one, other, tmp_path / "s\ufffd.png")}
+    assert len(hashes) == 3
+    assert fingerprint(["predict", Path("ä.png")]) == fingerprint(["predict", Path("ä.png")])
+
+
+def printed_in(encoding, monkeypatch, line):
+    """What a command prints to a terminal of that encoding, and its exit code."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    code = main(line)
+    stream.flush()
+    return code, stream.buffer.getvalue().decode(encoding)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_characters_that_a_terminal_lacks_are_written_as_escapes(encoding, monkeypatch):
+    code, text = printed_in(encoding, monkeypatch, ["compare", "--help"])
+    assert code == 0
+    assert "gene\\u2013gene" in text
+    code, text = printed_in(encoding, monkeypatch, ["weights", "show", "demo"])
+    assert code == 0
+    assert ("pitch \\xb5m 100" if encoding == "ascii" else "pitch µm 100") in text
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_stays_json_where_a_terminal_lacks_characters(encoding, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding, errors="backslashreplace")
+    monkeypatch.setattr(sys, "stdout", stream)
+    say_json({"name": "5 µm … ä"})
+    stream.flush()
+    assert json.loads(stream.buffer.getvalue().decode(encoding)) == {"name": "5 µm … ä"}
+
+
+@pytest.mark.parametrize(
+    "line", [["weights", "show", "demo"], ["cache", "--json"], ["weights", "list", "--json"]]
+)
+def test_closed_streams_end_no_command(line, monkeypatch):
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert main(line) == 0
+    assert main(["weights", "show", "nonsense"]) == 2
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        assert stream.fileno() > 2
+        stream.close()

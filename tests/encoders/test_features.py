@@ -12,6 +12,7 @@ from tests.fakes import FakeSlide
 from tests.section_files import write_section
 from tests.small_encoders import random_network, shrink
 
+from napari_flag import cache
 from napari_flag.cluster import GPU
 from napari_flag.encoders import features as features_module
 from napari_flag.encoders.features import (
@@ -124,7 +125,7 @@ def test_a_slide_in_a_folder_whose_pixels_were_written_anew_in_place_is_read_aga
     assert abs(after - before).max() > 10
 
 
-@pytest.mark.parametrize("damage", ["text", "zeros", "one bit"])
+@pytest.mark.parametrize("damage", ["text", "zeros", "one bit", "nan", "inf"])
 def test_a_damaged_cache_entry_is_computed_again_and_that_is_said(tmp_path, damage):
     slide = FakeSlide(mpp=0.5)
     slide.path = tmp_path / "slide.tif"
@@ -135,6 +136,10 @@ def test_a_damaged_cache_entry_is_computed_again_and_that_is_said(tmp_path, dama
         entry.write_bytes(b"broken")
     elif damage == "zeros":  # a file that is whole in itself
         np.save(entry, np.zeros_like(wanted))
+    elif damage in ("nan", "inf"):
+        wrong = wanted.copy()
+        wrong[-1, 0] = float(damage)
+        finish(cache.keep_array(wrong, tmp_path, entry.stem.rpartition("-")[0], "Keeping"))
     else:
         stored = bytearray(entry.read_bytes())
         stored[-3] ^= 1

@@ -206,6 +206,127 @@ def test_tensors_that_are_no_numbers_are_refused(weights, value):
         Checkpoint.load(rewritten(weights, change))
 
 
+@pytest.mark.parametrize("kind", [torch.int64, torch.complex64, torch.bool])
+@pytest.mark.parametrize("name", ["flag.axes", "encoder.layers.0.weight", "familiarity.spread"])
+def test_tensors_of_another_kind_are_refused_and_not_cast(tmp_path, kind, name):
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(find_weights("demo").read_bytes())
+    change = lambda _, tensors: tensors.update({name: tensors[name].to(kind)})  # noqa: E731
+    found = Checkpoint.load(rewritten(path, change))
+    opened = {
+        "flag": lambda: FlagPredictor.open(found),
+        "encoder": found.build_encoder,
+        "familiarity": found.build_out_of_distribution_score,
+    }
+    with pytest.raises(UserError, match=r"do(es)? not (fit|hold)"):
+        opened[name.partition(".")[0]]()
+
+
+def test_tensors_of_another_precision_are_taken(weights):
+    def change(_, tensors):
+        tensors |= {key: each.half() for key, each in tensors.items() if each.is_floating_point()}
+
+    found = Checkpoint.load(rewritten(weights, change))
+    assert FlagPredictor.open(found).network.get_buffer("axes").dtype == torch.float32
+    assert found.build_encoder().dim == found.config["features"]
+
+
+@pytest.mark.parametrize(
+    "name", ["spread", "sd_factor", "feature_spread", "eigenvalues", "mean_head.kernel.bandwidth",
+             "mean_head.kernel.length"],
+)  # fmt: skip
+def test_widths_below_0_are_refused(weights, name):
+    path = rewritten(weights, lambda _, tensors: tensors[f"flag.{name}"].neg_())
+    with pytest.raises(UserError, match=rf"do not fit the network .*\({name} is a width, and not above 0\)"):
+        FlagPredictor.open(Checkpoint.load(path))
+
+
+def test_draws_of_no_width_are_what_training_may_choose(weights):
+    path = rewritten(weights, lambda _, tensors: tensors["flag.spread"].zero_())
+    assert FlagPredictor.open(Checkpoint.load(path)).genes == GENES
+    path = rewritten(weights, lambda _, tensors: tensors["flag.feature_spread"].zero_())
+    with pytest.raises(UserError, match="feature_spread is a width"):
+        FlagPredictor.open(Checkpoint.load(path))
+
+
+@pytest.mark.parametrize("name", ["spread", "variances", "rest"])
+def test_a_score_of_no_width_is_refused(tmp_path, name):
+    path = tmp_path / "demo.safetensors"
+    path.write_bytes(find_weights("demo").read_bytes())
+    found = Checkpoint.load(rewritten(path, lambda _, tensors: tensors[f"familiarity.{name}"].neg_()))
+    with pytest.raises(UserError, match="out-of-distribution score in these weights does not fit"):
+        found.build_out_of_distribution_score()
+
+
+def nested(levels):
+    return {"a": nested(levels - 1)} if levels else 1
+
+
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        ({"sections": 5}, "states sections that are no list of texts"),
+        ({"sections": ["C2", {"a": 1}]}, "states sections that are no list of texts"),
+        ({"section_sha256": 7}, "states section sha256 that are no list of texts"),
+        ({"array": {"pitch_um": 10**400}}, "states the number 1000"),
+        ({"array": {"pitch_um": 1e308}}, r"states 1e\+308 as pitch µm, which no slide has"),
+        ({"array": {"pitch_um": [200, 1e-300]}}, "states 1e-300 as pitch µm"),
+        ({"array": {"diameter_um": float("nan")}}, "states nan as diameter µm"),
+        ({"um_per_px": [0.5, -1]}, "states -1 as µm per px"),
+        ({"values": nested(900)}, "is nested more than 32 levels deep"),
+        ({"title": "a\ud800"}, "holds a text with a zero byte or half a character"),
+        ({"notes": [{"a\0": 1}]}, "holds a text with a zero byte or half a character"),
+    ],
+)
+def test_a_card_that_no_training_writes_is_refused_in_one_short_sentence(weights, card, said):
+    path = rewritten(weights, lambda header, _: header["card"].update(card))
+    with pytest.raises(UserError, match=f"cannot be right: its data card {said}") as refused:
+        Checkpoint.look(path)
+    assert len(str(refused.value)) < len(str(path)) + 250
+    assert checkpoint.card_of(path) == {}
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        {"sections": None, "array": None, "um_per_px": None},
+        {"sections": "C2", "array": "Visium"},
+        {"sections": [], "array": {"pitch_um": [100.0, 200.0], "lattice": ["hex", "square"]}, "seed": 2**64},
+        {"array": {"pitch_um": "200", "diameter_um": True}, "um_per_px": [0.25, 0.683]},
+    ],
+)
+def test_a_card_that_leaves_things_out_or_states_several_is_read(weights, card):
+    path = rewritten(weights, lambda header, _: header["card"].update(card))
+    assert Checkpoint.look(path).card | card == Checkpoint.look(path).card
+
+
+@pytest.mark.parametrize("gene", ["A\ud800", "A\0B"])
+def test_a_gene_that_is_no_text_is_refused(weights, gene):
+    path = rewritten(weights, lambda header, _: header.update(genes=[gene, *GENES[1:]]))
+    with pytest.raises(UserError, match="its header lacks genes"):
+        Checkpoint.look(path)
+
+
+def test_as_many_genes_as_the_network_has_must_be_named(weights):
+    path = rewritten(weights, lambda header, _: header.update(genes=list(GENES[:-1])))
+    with pytest.raises(UserError, match="it names 4 genes, and its network has 5"):
+        Checkpoint.look(path)
+
+
+def test_a_format_of_many_digits_is_cut(weights):
+    path = rewritten(weights, lambda header, _: header.update(format=int("9" * 4000)))
+    with pytest.raises(UserError, match=r"format 9{79}…, this one") as refused:
+        Checkpoint.look(path)
+    assert len(str(refused.value)) < len(str(path)) + 300
+
+
+@pytest.mark.parametrize("heads", [0, -1, 3])
+def test_heads_that_cannot_share_a_width_are_refused(weights, heads):
+    path = rewritten(weights, lambda header, _: header["config"].update(heads=heads))
+    with pytest.raises(UserError, match=f"16 values cannot be shared among {heads} heads"):
+        FlagPredictor.open(Checkpoint.load(path))
+
+
 NETWORKS = {
     "mean": ("floors.SlideMean", "floors.FloorSizes", (8, 5)),
     "ridge": ("floors.Ridge", "floors.FloorSizes", (8, 5)),

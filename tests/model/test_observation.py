@@ -67,6 +67,11 @@ def test_quantiles_of_a_mixture_are_those_of_its_parts_taken_together():
     np.testing.assert_allclose(reached, at, atol=0.02)
 
 
+def test_a_mixture_of_weights_that_are_no_numbers_is_refused():
+    with pytest.raises(FloatingPointError, match="not numbers"):
+        mixed_quantiles(np.zeros((2, 40)), [np.nan, 1])
+
+
 def test_depth_is_read_off_its_quantiles(observation):
     probability = (np.arange(6) + 0.5) / 6
     np.testing.assert_allclose(observation.depth_at(probability), DEPTH)

@@ -7,6 +7,7 @@ import pytest
 
 from napari_flag import files
 from napari_flag.slides.file_identity import content_hash, name_of, neutral_name, state_of, why_personal
+from napari_flag.slides.slide import slide_name
 
 PERSONAL = {
     "a person's name": (
@@ -189,6 +190,24 @@ def test_results_name_a_file_without_its_folders(tmp_path):
     secret = tmp_path / "secret"
     assert name_of(secret / "C5.jpg") == "C5.jpg"
     assert name_of(secret / "S.zarr" / "images" / "he") == "S.zarr/images/he"
+
+
+def test_a_name_that_is_no_unicode_has_a_sign_where_it_is_none(tmp_path):
+    odd = tmp_path / os.fsdecode(b"C\xff5.jpg")
+    assert name_of(odd) == "C\ufffd5.jpg"
+    assert slide_name(odd) == "C\ufffd5"
+
+
+def test_a_folder_with_files_whose_names_are_no_unicode_has_a_hash_and_a_state(tmp_path):
+    folder = tmp_path / "slide"
+    folder.mkdir()
+    try:
+        for name in (b"a\xff.dcm", b"b.dcm"):
+            (folder / os.fsdecode(name)).write_bytes(name)
+    except OSError:
+        pytest.skip("this system has no such names")
+    assert content_hash(folder) is not None
+    assert state_of(folder)[0] == 11
 
 
 def test_results_call_a_patients_file_after_its_content_unless_names_are_kept(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from tests.slide_files import CountedReader, pyramid_tiff, tissue_picture
 
 from napari_flag import cache
+from napari_flag.progress import finish
 from napari_flag.slides.overview import KIND, overview
 from napari_flag.slides.slide import Slide, open_slide
 
@@ -61,6 +62,25 @@ def test_a_damaged_one_is_read_anew(path, kept):
     stored = bytearray(entry.read_bytes())
     stored[-3] ^= 1
     entry.write_bytes(stored)
+    again, read = looked(path)
+    assert read > 0
+    np.testing.assert_array_equal(again, first)
+    assert looked(path)[1] == 0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda image: image[:, :-1],
+        lambda image: image[..., 0],
+        lambda image: image.astype(float),
+        lambda image: image.astype(str),
+    ],
+)
+def test_one_that_is_whole_and_no_picture_of_the_slide_is_read_anew(path, kept, other):
+    first, _ = looked(path)
+    (entry,) = kept.iterdir()
+    finish(cache.keep_array(other(first), kept, entry.stem.rpartition("-")[0], "Keeping"))
     again, read = looked(path)
     assert read > 0
     np.testing.assert_array_equal(again, first)

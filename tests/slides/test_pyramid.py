@@ -207,6 +207,16 @@ def test_two_processes_that_build_one_pyramid_both_have_it(jpeg: Path, tmp_path:
     assert [step.notice for step in notices if step.notice] == []
 
 
+def test_a_slide_whose_name_is_no_unicode_has_a_pyramid(jpeg: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"s\xff.jpg")
+    try:
+        jpeg.rename(odd)
+    except OSError:
+        pytest.skip("this system has no such names")
+    finish(build_pyramid(open_slide(odd), tmp_path / "cache")).close()
+    assert len(files(tmp_path / "cache")) == 1
+
+
 def test_a_truncated_jpeg_is_reported_and_caches_nothing(jpeg: Path, tmp_path: Path) -> None:
     jpeg.write_bytes(jpeg.read_bytes()[:20000])
     with open_slide(jpeg) as slide, pytest.raises(UserError, match=r"slide\.jpg .*damaged"):

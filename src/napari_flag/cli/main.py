@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from napari_flag import __version__, keys
 from napari_flag.cli import analyse, anonymise, compare, predict, resources
-from napari_flag.cli.terminal import Commands, Parser, plain_help, printed, sentence_of
+from napari_flag.cli.terminal import Commands, Parser, plain_help, printed, sentence_of, take_all_text
 from napari_flag.errors import UserError
 from napari_flag.files import of_drive
 
@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv
         Arguments without the program's name; None takes them from the shell.
     """
+    take_all_text()
     try:
         args = build_parser().parse_args(argv)
     except SystemExit as stop:  # argparse has printed what was wrong, or the help

@@ -2,8 +2,10 @@
 
 import argparse
 import hashlib
+import io
 import json
 import math
+import os
 import shlex
 import shutil
 import sys
@@ -17,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO, TypeAlias, TypeVar
 
 from napari_flag.errors import UserError
-from napari_flag.files import ending, make_folder, of_drive
+from napari_flag.files import ending, make_folder, of_drive, utf8
 from napari_flag.formatting import LINE_ENDS, first_of, legible
 from napari_flag.progress import Step, Steps, TimeLeft, describe_step, finish
 from napari_flag.slides.file_identity import content_hash, name_of
@@ -31,6 +33,10 @@ T = TypeVar("T")
 MOST_NAMED: Final = 8
 """Files, or slides, named in a sentence."""
 REDRAW_S: Final = 0.1
+_LAST_STREAM: Final = 2
+"""Number of stderr for the system; stdin is 0."""
+_LEAST: Final = 1e-12
+"""Numbers that options take lie between this and its inverse, so that no square of them runs over."""
 LINE_EVERY_S: Final = 15.0
 """Seconds between lines of the same stage where the output is no terminal (a log file)."""
 
@@ -173,10 +179,35 @@ def printed(text: str) -> str:
 
 def say_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
     """Write a result as JSON to stdout."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, indent=2, ensure_ascii=not _shows_all(sys.stdout), allow_nan=False)
     if printed(text) != text:
         text = "".join(each if printed(each) == each else f"\\u{ord(each):04x}" for each in text)
     sys.stdout.write(f"{text}\n")
+
+
+def take_all_text() -> None:
+    """Have stdout and stderr take any character, and nothing where they are closed; likewise stdin.
+
+    What the encoding of a terminal lacks is written as an escape: a result that is there already must not end
+    in an error.  Numbers of closed streams are taken, so that no file is opened under them, which libraries
+    would then print into.
+    """
+    closed = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
+    if closed:
+        while (number := os.open(os.devnull, os.O_RDWR)) <= _LAST_STREAM:
+            pass
+        os.close(number)
+    for name in closed:
+        number = os.open(os.devnull, os.O_RDWR)
+        setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", encoding="utf-8"))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's is another
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _shows_all(stream: TextIO) -> bool:
+    """Return whether `stream` takes all characters as they are."""
+    return (stream.encoding or "utf-8").casefold().replace("-", "").startswith("utf")
 
 
 def say_columns(rows: Sequence[Sequence[str]], indent: str = "") -> None:
@@ -312,6 +343,9 @@ def path(text: str) -> Path:
     """Read a path that this system can have; ``~`` is the home folder."""
     try:
         found = Path(text).expanduser()
+        os.fsencode(found)
+        if "\0" in text:
+            raise ValueError("a zero byte is in no name")
         found.exists()
     except (OSError, ValueError, RuntimeError) as error:  # too long a name, a loop of links, no such user
         reason = getattr(error, "strerror", None) or str(error)
@@ -323,7 +357,9 @@ def positive(text: str) -> float:
     """Read a number above 0, with a decimal point or comma."""
     value = _number(text)
     if value is None or not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, such as 0.5")
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not a number above 0, such as 0.5")
+    if not _LEAST <= value <= 1 / _LEAST:
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is a number that nothing here can have")
     return value
 
 
@@ -368,7 +404,7 @@ def fingerprint(words: Words) -> str:
     """
     digest = hashlib.sha256()
     for word in words:
-        digest.update(f"{word if isinstance(word, str) else word.resolve()}\0".encode())
+        digest.update(utf8(f"{word if isinstance(word, str) else word.resolve()}\0"))
         if isinstance(word, Path) and word.is_file():
             digest.update(f"{content_hash(word)}\0".encode())
     return digest.hexdigest()

@@ -46,6 +46,8 @@ FEWEST_PARTS: Final = 8
 """Parts of a small slide, so that several workers share it."""
 MOST_PARTS: Final = 512
 """Parts of a large slide: the folder they are kept in is listed for each of them."""
+_ROWS: Final = 4096
+"""Spots looked at at once."""
 READING: Final = "Reading tiles"
 READING_KEPT: Final = "Reading kept features"
 _KEEPING: Final = "Keeping features"
@@ -494,6 +496,12 @@ def _key(slide: Slide, xy: npt.NDArray[np.float64], encoder: Encoder, encoder_ha
     return digest.hexdigest()[:32]
 
 
+def _are_numbers(features: FeatureArray) -> bool:
+    """Return whether all of (n, d) `features` are numbers, and finite."""
+    starts = range(0, len(features), _ROWS)
+    return all(bool(np.isfinite(features[start : start + _ROWS]).all()) for start in starts)
+
+
 @dataclass(frozen=True, slots=True)
 class _Kept:
     """The features of one slide that are kept: all of them as one entry, or parts until all are there.
@@ -595,7 +603,9 @@ class _Kept:
         if stored is not None and stored.shape == shape and stored.dtype == np.float32:
             found = scratch.empty(shape, np.float32)
             found[:] = stored
-            return found
+            if _are_numbers(found):
+                return found
+            del found
         del stored  # an open file stays, on systems that mind
         if not entry.exists():  # another process made room
             return None

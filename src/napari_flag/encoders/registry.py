@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from napari_flag.encoders.foundation.catalogue import ROWS, EncoderRow
 from napari_flag.errors import UserError
+from napari_flag.formatting import first_of
 
 if TYPE_CHECKING:
     import torch
@@ -62,8 +63,8 @@ def find_encoder(name: str) -> EncoderRow:
             return row
     known = ", ".join(row.name for row in ROWS)
     raise UserError(
-        f'This version of napari-flag has no encoder called "{name}" (it has: {known}); choose one of '
-        "these, or weights made with one of these, or update napari-flag."
+        f'This version of napari-flag has no encoder called "{first_of([name], 1)}" (it has: {known}); '
+        "choose one of these, or weights made with one of these, or update napari-flag."
     )
 
 
@@ -125,11 +126,13 @@ def build_encoder(name: str, tensors: Mapping[str, "torch.Tensor"], device: "tor
     """Return the encoder called `name`, whose weights `tensors` are stored with a model."""
     row = find_encoder(name)
     from napari_flag.encoders.embedded import EmbeddedEncoder, TileNet
+    from napari_flag.encoders.foundation.state_dicts import refuse_other_kinds
 
     net = TileNet()
     try:
+        refuse_other_kinds(net, tensors)
         net.load_state_dict(dict(tensors))
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise UserError(
             f'The weights file does not hold the "{row.name}" encoder it names, so slides cannot '
             "be read with it; get the file again, or choose other weights."

@@ -51,6 +51,8 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, wide: int, dropout: float) -> None:
         super().__init__()
+        if heads < 1 or width % heads:
+            raise ValueError(f"{width} values cannot be shared among {heads} heads")
         self.heads, self.dropout = heads, dropout
         self.norm = nn.LayerNorm(width)
         self.query_key_value, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)

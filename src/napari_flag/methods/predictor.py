@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from napari_flag.errors import UserError
+from napari_flag.formatting import first_of
 from napari_flag.methods.moments import FloatArray, Moments, Sampler
 from napari_flag.model.checkpoint import Checkpoint
 from napari_flag.model.graph import SpotGraph
@@ -184,8 +185,9 @@ def open_method(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> P
     """
     opened = METHODS.get(checkpoint.method)
     if opened is None:
+        method = first_of([checkpoint.method], 1)
         raise UserError(
-            f'The weights "{checkpoint.name}" are of the method "{checkpoint.method}", which this version of '
+            f'The weights "{checkpoint.name}" are of the method "{method}", which this version of '
             f"napari-flag does not have (it has: {', '.join(METHODS)}); update napari-flag, or choose other "
             "weights."
         )

@@ -5,6 +5,7 @@ What does not fit is refused: a file of another kind, of a newer format, or with
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from platformdirs import user_data_path
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.files import ending, files_ending, parse_json, sha256_of, write_whole
-from napari_flag.formatting import entry, entry_name, score, whole
+from napari_flag.formatting import counted, entry, entry_name, first_of, legible, score, whole
 from napari_flag.keys import DEFAULT_WEIGHTS
 from napari_flag.slides.colours import Colours, colours_of
 
@@ -51,6 +52,24 @@ _KEY: Final = "napari_flag"
 _ENCODER: Final = "encoder."
 _SCORE: Final = "familiarity."
 """Prefixes of tensors that are not the method's own."""
+_ABOVE_0: Final = (
+    "bandwidth", "eigenvalues", "feature_spread", "length", "lift", "prior_scale", "scale", "slide_scale",
+    "spread",
+)  # fmt: skip
+"""Last names of buffers that are widths; below or at 0 a network would predict, and mean nothing."""
+_FROM_0: Final = ("sd_factor", "spread")
+"""FLAG's own factors of what is drawn, by their whole names, which are 0 where nothing varies."""
+_LENGTHS: Final[dict[str, tuple[float, float]]] = {
+    "pitch_um": (0.1, 1e5), "diameter_um": (0.1, 1e5), keys.MPP: (1e-3, 1e3),
+}  # fmt: skip
+"""Lengths that a card may state of training slides: from a tenth of a micrometre to a decimetre; of a pixel
+from a nanometre to a millimetre."""
+_DEEPEST: Final = 32
+"""Lists and tables within each other in a card."""
+_LARGEST: Final = 10**20
+"""Whole numbers of a card lie below: seeds of 64 bits do."""
+_NO_TEXT: Final = re.compile("[\0\ud800-\udfff]")
+"""Zero bytes and halves of characters, which no prediction can hold."""
 _NO_SCORE: Final = "none: these weights cannot say how far a slide lies from their training tissue"
 
 
@@ -125,14 +144,15 @@ class Checkpoint:
             As `load`, where the header shows it.
         """
         header, names = _read(path, _header_of)
+        made_in = first_of([header.get("format", "")], 1)
         if _is_whole(header.get("format")) and header["format"] > FORMAT:
             raise UserError(
-                f"{path} was made by a newer napari-flag (format {header['format']}, this one "
+                f"{path} was made by a newer napari-flag (format {made_in}, this one "
                 f"reads {FORMAT}); update napari-flag."
             )
         if _is_whole(header.get("format")) and header["format"] < FORMAT:
             raise UserError(
-                f"{path} was made by an earlier napari-flag (format {header['format']}, this one reads "
+                f"{path} was made by an earlier napari-flag (format {made_in}, this one reads "
                 f"{FORMAT}), whose expectation was sharpened and whose draws were no counts; get the weights "
                 "again, or train them again with napari-flag train."
             )
@@ -142,6 +162,10 @@ class Checkpoint:
                 f"{path} holds no napari-flag weights (its header lacks "
                 f"{', '.join(missing) or 'tensors'}); choose a file made by "
                 "napari-flag train."
+            )
+        if fault := _fault_of(header["card"]) or _fault_of_sizes(header["config"], header["genes"]):
+            raise UserError(
+                f"{path} cannot be right: {fault}; get the file again, or train the weights again."
             )
         return cls(
             name=path.stem,
@@ -175,13 +199,17 @@ class Checkpoint:
         UserError
             When the parameters do not fit the network of this version.
         """
+        from napari_flag.encoders.foundation.state_dicts import refuse_other_kinds
+
         own = self.part(f"{self.method}.")
         try:
             with no_larger_than(self.config, own):
                 network = build(self.config)
+            refuse_other_kinds(network, own)
             network.load_state_dict(own)
+            _refuse_no_widths(network)
         except MISFIT as error:
-            said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            said = legible((str(error).splitlines() or [type(error).__name__])[0][:200])
             raise UserError(
                 f'The weights "{self.name}" do not fit the network of this napari-flag version '
                 f"({said}); get matching weights or update napari-flag."
@@ -231,9 +259,9 @@ class Checkpoint:
 
 def _is_names(value: object) -> bool:
     """Return whether `value` is a list of texts, each once."""
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
         return False
-    return all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
+    return len(set(value)) == len(value) and not any(map(_NO_TEXT.search, value))
 
 
 def _is_whole(value: object) -> bool:
@@ -248,6 +276,55 @@ _HEADER: Final[dict[str, Callable[[object], bool]]] = {
     "genes": _is_names,
 }
 """What the header must hold, and of what kind."""
+
+
+def _fault_of(card: dict[str, Any]) -> str | None:
+    """Return why no data card states what this one does; None where nothing is wrong."""
+    waiting: list[tuple[Any, int]] = [(card, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > _DEEPEST:
+            return f"its data card is nested more than {_DEEPEST} levels deep"
+        if isinstance(value, dict | list):
+            parts = (*value, *value.values()) if isinstance(value, dict) else value
+            waiting += [(part, depth + 1) for part in parts]
+        elif isinstance(value, str) and _NO_TEXT.search(value):
+            return f"its data card holds a text with a zero byte or half a character ({first_of([value], 1)})"
+        elif _is_whole(value) and not -_LARGEST < value < _LARGEST:
+            return f"its data card states the number {first_of([value], 1)}"
+    for name in ("sections", keys.CARD_HASHES):
+        stated = card.get(name)
+        listed = stated if isinstance(stated, list) else [stated or ""]
+        if not all(isinstance(each, str) for each in listed):
+            return f"its data card states {entry_name(name)} that are no list of texts"
+    array = card.get("array")
+    for name, (least, most) in _LENGTHS.items():
+        table = card if name == keys.MPP else array if isinstance(array, dict) else {}
+        for each in _listed(table.get(name), int | float):
+            if not least <= each <= most:
+                return f"its data card states {each:g} as {entry_name(name)}, which no slide has"
+    return None
+
+
+def _fault_of_sizes(config: dict[str, Any], genes: list[str]) -> str | None:
+    """Return why no network of these sizes has as many genes as are named."""
+    stated = config.get("genes", len(genes))
+    if stated == len(genes):
+        return None
+    return f"it names {counted(len(genes), 'gene')}, and its network has {first_of([stated], 1)}"
+
+
+def _refuse_no_widths(network: "torch.nn.Module") -> None:
+    """Raise a ValueError where what scales or divides in `network` is not above 0."""
+    for name, buffer in network.named_buffers():
+        if name in _FROM_0:
+            wrong = buffer < 0
+        elif name.rpartition(".")[2] in _ABOVE_0:
+            wrong = buffer <= 0
+        else:
+            continue
+        if bool(wrong.any()):
+            raise ValueError(f"{name} is a width, and not above 0")
 
 
 def _is_sound(key: str, tensor: "torch.Tensor") -> bool:

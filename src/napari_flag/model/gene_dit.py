@@ -71,6 +71,8 @@ class GeneBlock(nn.Module):
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
+        if heads < 1 or width % heads:
+            raise ValueError(f"{width} values cannot be shared among {heads} heads")
         self.heads = heads
         self.dropout = dropout
         self.norm_attention = nn.LayerNorm(width, elementwise_affine=False, eps=eps)

@@ -138,7 +138,14 @@ def mixed_quantiles(quantiles: npt.NDArray[Any], weights: npt.NDArray[Any]) -> F
         At the middles of q equal steps of probability, one part a row.
     weights
         (m,) of the parts, summing to 1.
+
+    Raises
+    ------
+    FloatingPointError
+        When a weight is not a number.
     """
+    if not np.isfinite(weights).all():
+        raise FloatingPointError("weights of a mixture that are not numbers")
     steps = quantiles.shape[1]
     own = np.repeat(np.asarray(weights, np.float64) / steps, steps)
     order = np.argsort(quantiles, axis=None, kind="stable")

@@ -44,6 +44,10 @@ MOSTLY: Final = 0.5
 """A slide is mostly unlike when more than this share of its spots are."""
 _AT_ONCE: Final = 4096
 """Spots computed at once in float64."""
+_SIDES: Final = {
+    "spread": 1, "centres": 2, "axes": 2, "variances": 1, "rest": 0, "reach": 1, "reach_aligned": 1,
+}  # fmt: skip
+"""Part of a score → how many sides it has."""
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -131,12 +135,15 @@ class OutOfDistributionScore:
             When parts are missing or do not fit each other or the features.
         """
         names = [field.name for field in fields(cls)]
-        fits = set(tensors) == set(names)
+        fits = {name: (each.ndim, each.is_floating_point()) for name, each in tensors.items()} == {
+            name: (_SIDES[name], True) for name in names
+        }
         if fits:
             d, p = features, len(tensors["variances"])
             fits = tensors["axes"].shape == (p, d) and tensors["centres"].shape[1:] == (d,)
             fits &= tensors["spread"].shape == (d,) and tensors["rest"].shape == ()
             fits &= min(len(tensors["reach"]), len(tensors["reach_aligned"])) > 0
+            fits &= all(bool((tensors[name] > 0).all()) for name in ("spread", "variances", "rest"))
         if not fits:
             raise UserError(
                 "The out-of-distribution score in these weights does not fit this napari-flag version; "

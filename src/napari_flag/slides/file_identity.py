@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from napari_flag.errors import UserError
-from napari_flag.files import ending, files_ending, quick_digest
+from napari_flag.files import ending, files_ending, quick_digest, utf8
+from napari_flag.formatting import storable
 
 MOST_FILES: Final = 256
 """Of a folder (DICOM, an image of a zarr): names and sizes of all its files, and the content of so many."""
@@ -66,7 +67,7 @@ def state_of(path: Path) -> tuple[int, int | str]:
     if [name for name, _ in states] == [()]:
         return states[0][1].st_size, states[0][1].st_mtime_ns
     listed = "\n".join(f"{name}:{state.st_size}:{state.st_mtime_ns}" for name, state in states)
-    return sum(state.st_size for _, state in states), hashlib.sha256(listed.encode()).hexdigest()
+    return sum(state.st_size for _, state in states), hashlib.sha256(utf8(listed)).hexdigest()
 
 
 @lru_cache(maxsize=512)
@@ -77,7 +78,7 @@ def _hash(whole: Path, state: tuple[int, int | str]) -> str | None:
         return quick_digest(whole).hexdigest() if whole.is_file() else None
     digest, step = hashlib.sha256(), max(1, -(-len(files) // MOST_FILES))
     for number, (name, file) in enumerate(files):
-        digest.update(f"{name}:{file.stat().st_size}\n".encode())
+        digest.update(utf8(f"{name}:{file.stat().st_size}\n"))
         if number % step == 0:
             digest.update(quick_digest(file).digest())
     return digest.hexdigest()
@@ -121,7 +122,7 @@ def name_of(path: Path, keep: bool = False) -> str:
             end for end in Path(parts[0]).suffixes[-2:] if re.fullmatch(r"\.[a-zA-Z]\w{0,7}", end)
         )
         parts[0] = neutral_name(content_hash(whole)) + endings
-    return "/".join(parts)
+    return storable("/".join(parts))
 
 
 def why_personal(name: str) -> str | None:

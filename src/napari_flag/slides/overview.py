@@ -40,8 +40,9 @@ def overview(slide: Slide, longest: int) -> UInt8Array:
     entry = None if key is None else cache.find(folder, key)
     if entry is not None:
         kept = finish(cache.read_array(entry, _STAGE))
-        if kept is not None:
+        if kept is not None and kept.dtype == np.uint8 and kept.shape == _shape(slide, longest):
             return np.array(kept)
+        del kept  # an open file stays, on systems that mind
         cache.discard(entry)
     image = slide.thumbnail(longest)
     if key is not None:
@@ -49,6 +50,11 @@ def overview(slide: Slide, longest: int) -> UInt8Array:
         if entry is not None:
             cache.make_room(folder, most, entry.name)
     return np.array(image)
+
+
+def _shape(slide: Slide, longest: int) -> tuple[int, int, int]:
+    width, height = slide.thumbnail_size(longest)
+    return height, width, 3
 
 
 def _key(slide: Slide, longest: int) -> str | None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from napari_flag.errors import UserError
 from napari_flag.files import ending
+from napari_flag.formatting import storable
 from napari_flag.progress import Steps
 from napari_flag.slides.colours import SCANNED, SRGB, Colours, SrgbReader
 from napari_flag.slides.file_identity import content_hash, neutral_name, why_personal
@@ -181,13 +182,17 @@ class Slide:
         fine = [i for i, d in enumerate(self.downsamples) if d <= downsample * 1.005]
         return max(fine, key=lambda i: self.downsamples[i], default=0)
 
+    def thumbnail_size(self, longest: int = 2048) -> tuple[int, int]:
+        """Return (width, height) of ``thumbnail(longest)``."""
+        factor = max(1.0, max(self.size) / longest)
+        return max(1, round(self.size[0] / factor)), max(1, round(self.size[1] / factor))
+
     def thumbnail(self, longest: int = 2048) -> UInt8Array:
         """Return the whole slide, (h, w, 3) uint8, at most `longest` pixels along either side."""
         from PIL import Image
 
-        factor = max(1.0, max(self.size) / longest)
+        factor, target = max(1.0, max(self.size) / longest), self.thumbnail_size(longest)
         level = self.level_for(factor)
-        target = (max(1, round(self.size[0] / factor)), max(1, round(self.size[1] / factor)))
         step = max(1, int(factor / self.downsamples[level]))
         reduced = self._reduced(level, step)
         if reduced.shape[1::-1] == target:
@@ -326,9 +331,9 @@ def napari_levels(slide: Slide) -> list[LazyLevel]:
 
 def slide_name(path: Path) -> str:
     """Return a file's name without its ending (also ``.ome.tif``); "STORE_NAME" of a zarr's image."""
-    stem = path.stem
+    stem = storable(path.stem)
     if path.parent.name == "images" and ending(path.parents[1]) == ".zarr":
-        return f"{path.parents[1].stem}_{path.name}"
+        return storable(f"{path.parents[1].stem}_{path.name}")
     return stem[: -len(".ome")] if ending(stem) == ".ome" else stem
 
 

@@ -97,6 +97,23 @@ def fill(network: nn.Module, tensors: Tensors, title: str, path: Path) -> None:
     network.float()
 
 
+def refuse_other_kinds(network: nn.Module, tensors: Tensors) -> None:
+    """Raise a ValueError where a tensor holds other numbers (real, whole, complex) than it has to.
+
+    PyTorch would cast it.  Another precision is the same kind.
+    """
+    for name, wanted in network.state_dict().items():
+        given = tensors.get(name)
+        if given is not None and _kind(given) != _kind(wanted):
+            raise ValueError(f"{name} is {_kind(given)} where {_kind(wanted)} belongs")
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.is_complex():
+        return "a complex number"
+    return "a real number" if tensor.is_floating_point() else "a whole number"
+
+
 def fingerprint(tensors: Tensors) -> str:
     """Return the SHA-256 of names, shapes and values: the same for the same weights in any file."""
     digest = hashlib.sha256()

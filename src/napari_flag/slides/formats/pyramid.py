@@ -17,7 +17,7 @@ import numpy as np
 
 from napari_flag import cache
 from napari_flag.errors import UserError
-from napari_flag.files import Unwritable, unfinished
+from napari_flag.files import Unwritable, unfinished, utf8
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.file_identity import state_of
 from napari_flag.slides.formats.opening import open_tiff
@@ -119,7 +119,7 @@ def cache_key(path: Path) -> str:
 
 
 def _place_key(path: Path) -> str:
-    return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    return hashlib.sha256(utf8(str(path.resolve()))).hexdigest()[:12]
 
 
 def _cached_levels(reader: Reader) -> tuple[Size, ...]:
