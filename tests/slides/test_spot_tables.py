@@ -48,6 +48,24 @@ def test_array_coordinates_that_no_array_has_are_refused(far: str, tmp_path: Pat
         read_spots(path)
 
 
+def test_a_table_with_more_columns_than_there_are_genes_is_refused_before_they_are_read(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "c.tsv"
+    path.write_text("\t" + "\t".join(f"g{i}" for i in range(200_001)) + "\nnever read")
+    with pytest.raises(UserError, match="has 200,001 columns, more than there are genes"):
+        read_measured(path)
+
+
+def test_barcodes_of_several_libraries_in_a_table_of_spots_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    for library, said in (("1", 0), ("2", 1)):
+        path.write_text(f"id,x_px,y_px\nACGTACGT-1,1,2\nACGTACGA-{library},3,4\n")
+        notices = read_spots(path).notices
+        assert len(notices) == said
+        assert all("2 libraries (-1 (1), -2 (1))" in notice for notice in notices)
+
+
 def test_spots_not_selected_are_left_out_with_a_notice(tmp_path: Path) -> None:
     table = read_spots(st_table(tmp_path / "s.tsv", selected=[1, 0, 1]))
     assert table.spots.ids == ("10x13", "12x14")
