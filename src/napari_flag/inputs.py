@@ -556,7 +556,13 @@ def _misfit(
     measured: "AnnData", spots: Spots, checkpoint: "Checkpoint", force: bool
 ) -> tuple[UserError | None, tuple[str, ...]]:
     """Return why `measured` cannot be attached to a prediction of `spots`, None where it can; and doubts."""
-    from napari_flag.analysis.truth import match_names, refuse_doubts, repeated_genes, shared_counts
+    from napari_flag.analysis.truth import (
+        match_names,
+        refuse_doubts,
+        remarks_on,
+        repeated_genes,
+        shared_counts,
+    )
 
     predicted = _to_be_predicted(spots, checkpoint.genes)
     try:
@@ -564,7 +570,7 @@ def _misfit(
         shared_counts(measured, match)
         twice = repeated_genes(measured, match)
         doubts = refuse_doubts(predicted, measured, match, force)
-        return None, (*doubts, *(() if twice is None else (twice,)))
+        return None, (*doubts, *remarks_on(predicted, measured, match), *(() if twice is None else (twice,)))
     except UserError as error:
         return error, ()
 
