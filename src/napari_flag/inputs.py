@@ -290,7 +290,8 @@ def predict_inputs(
         inputs.slide, inputs.spots, checkpoint, look=look, force=force, scale=inputs.image_scale
     )
     checked.refuse()
-    for warning in checked.warnings:
+    warnings = (*checked.warnings, *preflight.off_tissue(inputs.slide, inputs.spots))
+    for warning in warnings:
         yield Step("Looking at the slide", 0, notice=warning)
     yield Step("Loading the model", 0)
     from napari_flag import prediction
@@ -311,7 +312,7 @@ def predict_inputs(
         colours=colours,
         cluster=cluster,
     )
-    notices = [*inputs.notices, *checked.warnings]
+    notices = [*inputs.notices, *warnings]
     if inputs.measured is not None:
         try:
             attach_measured(adata, inputs.measured, force=force)
