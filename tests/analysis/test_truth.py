@@ -184,7 +184,7 @@ def test_true_counts_raise_no_doubt(prediction):
         (lambda xy, pitch: xy @ np.array([[0, -1.0], [1, 0]]), "turned by 90°"),
         (lambda xy, pitch: -xy, "turned by 180°"),
         (lambda xy, pitch: xy * (-1, 1), "mirrored"),
-        (lambda xy, pitch: xy + (pitch, 0), r"the same way \(x 1.0 and y 0.0 spots\)"),
+        (lambda xy, pitch: xy + np.array([pitch, 0]), r"the same way \(x 1.0 and y 0.0 spots\)"),
         (lambda xy, pitch: 0.1 * (xy - (0, 2 * pitch)), r"the same way \(x 0.0 and y −2.0 spots\)"),
     ],
 )
@@ -222,7 +222,7 @@ def test_places_that_say_nothing_of_the_spots_are_said(prediction):
     assert remarks(prediction, measured)[0].startswith("36 of 36 matched spots")
     measured.obsm[keys.SPATIAL] = xy * 0
     assert "all in one place or on one line" in remarks(prediction, measured)[0]
-    measured.obsm[keys.SPATIAL] = xy + (0, np.ptp(xy[:, 1]) / 5)
+    measured.obsm[keys.SPATIAL] = xy + np.array([0, np.ptp(xy[:, 1]) / 5])
     measured.obsm[keys.SPATIAL][:6] = np.nan
     assert "the same way" in doubts(prediction, measured)[0]
 

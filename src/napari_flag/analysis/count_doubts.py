@@ -30,8 +30,8 @@ weights of one patient of her2st it is .26 and more on every section, with names
 RELATED: Final = 0.5
 """The same from which a range of levels can be compared."""
 LEVEL: Final = 0.4
-"""Range of the levels of measured genes, over that of predicted ones, below which they seem logged before: .58 and
-more on her2st, .33 on the section of the weights where it is logged twice."""
+"""Range of the levels of measured genes, over that of predicted ones, below which they seem logged before:
+.58 and more on her2st, .33 on the section of the weights where it is logged twice."""
 
 
 def scaled(counts: Any) -> str | None:
@@ -170,7 +170,7 @@ def of_genes(predicted: npt.NDArray[np.float64], measured: npt.NDArray[np.float6
         )
     elif related > RELATED and y.std() < LEVEL * x.std():
         said.append(
-            f"Measured genes differ in their levels by {number(y.std() / x.std())} of what is predicted, as if "
-            "counts had been logged before; check that they are the raw counts as they were measured."
+            f"Measured genes differ in their levels by {number(y.std() / x.std())} of what is predicted, as "
+            "if counts had been logged before; check that they are the raw counts as they were measured."
         )
     return tuple(said)

@@ -365,8 +365,8 @@ written so; of another section of the same array about half are."""
 ASTRAY: Final = 0.3
 """Pitches between a predicted and a measured spot of one id, in the median, from which they are others."""
 SHIFTED: Final = 0.95
-"""Share of the spots, predicted and measured, that are found with ids counted from another number where a table
-is written so."""
+"""Share of the spots, predicted and measured, that are found with ids counted from another number where a
+table is written so."""
 CLEARLY: Final = 0.03
 """Share of the spots by which such ids have to find more than they do as they are written."""
 STEPS: Final = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
@@ -412,8 +412,8 @@ def _shifted_ids(predicted: "AnnData", measured: "AnnData", match: Match) -> str
         return None
     return (
         f"The measured table has {whole(shared[step])} of the predicted spots if its ids are moved by "
-        f"{whole(-step[0])} and {whole(-step[1])}, and {whole(len(match.rows))} as they are, so its ids seem to "
-        "be counted from another number"
+        f"{whole(-step[0])} and {whole(-step[1])}, and {whole(len(match.rows))} as they are, so its ids seem "
+        "to be counted from another number"
     )
 
 
@@ -448,8 +448,9 @@ class _Places:
     def fit(self) -> tuple[FloatArray, FloatArray]:
         """Return the (3, 2) affine from measured to predicted places, and (n,) how far it misses them."""
         design = np.column_stack([self.there, np.ones(len(self.there))])
-        found = np.linalg.lstsq(design, self.here, rcond=None)[0]
-        return found, np.linalg.norm(design @ found - self.here, axis=1)
+        found: FloatArray = np.asarray(np.linalg.lstsq(design, self.here, rcond=None)[0], np.float64)
+        apart: FloatArray = np.linalg.norm(design @ found - self.here, axis=1)
+        return found, apart
 
 
 def _places(predicted: "AnnData", measured: "AnnData", match: Match) -> _Places | None:
@@ -537,15 +538,15 @@ def _place_remarks(predicted: "AnnData", measured: "AnnData", match: Match) -> l
     if places.flat:
         return [
             *said,
-            "The positions in the measured table are all in one place or on one line, so they are not theirs, "
-            "and spots are matched by their ids alone.",
+            "The positions in the measured table are all in one place or on one line, so they are not "
+            "theirs, and spots are matched by their ids alone.",
         ]
     scale = _scale(places.fit()[0])
     known = (*measured.uns.get(RESOLUTIONS, ()), 1.0)
     if all(abs(scale / each - 1.0) > SCALE_SLACK for each in known):
         said.append(
-            f"Positions in the measured table are {1 / scale:.3g} times those of the prediction, which is right "
-            "where they count in another image or in µm; check that it is of this slide."
+            f"Positions in the measured table are {1 / scale:.3g} times those of the prediction, which is "
+            "right where they count in another image or in µm; check that it is of this slide."
         )
     return said
 

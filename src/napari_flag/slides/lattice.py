@@ -21,8 +21,8 @@ across and √3/2 down."""
 OFF_PLACE: Final = 0.02
 """Share of spots more than a pitch from where their array puts them, from which they are mixed up."""
 UNEVEN: Final = 1.1
-"""Distance of spots along one axis of their array over that along the other, from which one of them was scaled: it
-is 1.014 at most on 35 sections of her2st."""
+"""Distance of spots along one axis of their array over that along the other, from which one was scaled:
+it is 1.014 at most on 35 sections of her2st."""
 SAME_PLACE: Final = 0.1
 """Share of spots that lie on another's place, from which the places are wrong."""
 FEWEST_PLACED: Final = 6
@@ -74,8 +74,8 @@ def estimate_mpp(spots: Spots) -> float:
     pitch = fitted_pitch(spots.array, spots.xy, spots.lattice)
     if (skewed := _skewed(spots, spots.array)) is not None:
         raise UserError(
-            f"µm/px cannot be estimated from the spots, since {skewed}; check the table, or give µm/px by hand "
-            "(--mpp)."
+            f"µm/px cannot be estimated from the spots, since {skewed}; check the table, or give µm/px by "
+            "hand (--mpp)."
         )
     return spots.pitch_um / pitch
 

@@ -31,7 +31,7 @@ GENE_IDS: Final = "gene_ids"
 REPEATED: Final = "repeated"
 """``var`` column: which genes stand over several columns of what was read; not there where none does."""
 RESOLUTIONS: Final = "resolutions"
-"""``uns`` key of counts whose ``obsm["spatial"]`` counts in an image that has copies: px of each copy per px."""
+"""``uns`` key of counts whose ``obsm["spatial"]`` counts in an image with copies: px of each copy per px."""
 MOST_COLUMNS: Final = 200_000
 """Columns of a table of counts: all transcripts of Ensembl; a million take minutes to tell apart."""
 MOST_COUNT: Final = 2**24

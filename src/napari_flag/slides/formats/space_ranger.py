@@ -134,8 +134,8 @@ def find_matrix(outs: Path) -> Path | None:
 def with_places(counts: "AnnData", outs: Path) -> "AnnData":
     """Give counts the places of their barcodes, where the folder of their matrix has a table of positions.
 
-    They are ``obsm["spatial"]``, (x, y) in full-resolution pixels, NaN for a barcode that the table has not; how
-    much smaller copies of that image are is ``uns["resolutions"]``.
+    They are ``obsm["spatial"]``, (x, y) in full-resolution pixels, NaN for a barcode that the table has not;
+    how much smaller copies of that image are is ``uns["resolutions"]``.
     """
     import pandas
 
