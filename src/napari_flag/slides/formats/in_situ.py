@@ -283,7 +283,7 @@ class _Transcripts:
         if again > MOST_AGAIN * len(self._kept):
             raise UserError(
                 f"{self._path.name} lists {percent(again / len(self._kept))} of its transcripts "
-                "(transcript_id) again, so they would be counted more than once; copy the file the instrument "
+                "(transcript_id) again, so they would be counted twice; copy the file the instrument "
                 "wrote again."
             )
 
