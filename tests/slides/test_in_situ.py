@@ -47,7 +47,7 @@ def test_xenium_transcripts_pool_as_a_sum_one_by_one_does(csv, old, tmp_path, mo
     truth = xenium(tmp_path / "run", csv=csv, old=old)
     counts, said = pooled(tmp_path / "run")
     check(counts, truth["transcripts"])
-    assert "Xenium: placed on he.tif by P5_he_imagealignment.csv, turned by 90°." in said[0]
+    assert "Xenium: placed on he.tif by P5_he_imagealignment.csv, turned by 90° clockwise." in said[0]
     assert "100 % of the counts" in said[1]
 
 
@@ -107,7 +107,8 @@ def test_an_alignment_the_other_way_round_is_refused_as_not_registered(tmp_path)
     ("change", "said"),
     [
         (np.linalg.inv(TURN := np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1.0]])), "csv."),
-        (TURN, "turned by 180°."),
+        (TURN, "turned by 180° clockwise."),
+        (TURN @ TURN, "turned by 270° clockwise."),
         (np.diag([1, -1, 1.0]), "mirrored, which is right only where either picture was flipped."),
     ],
 )

@@ -175,8 +175,8 @@ def _orientation(to_image: FloatArray) -> str:
     (xx, xy), (yx, yy) = to_image[:2, :2].tolist()
     if xx * yy - xy * yx < 0:
         return ", mirrored, which is right only where either picture was flipped"
-    turned = round(abs(math.degrees(math.atan2(yx - xy, xx + yy))))
-    return f", turned by {turned}°" if turned else ""
+    turned = round(math.degrees(math.atan2(yx - xy, xx + yy))) % 360  # y runs down
+    return f", turned by {turned}° clockwise" if turned else ""
 
 
 # --- alignment -----------------------------------------------------------------------------------
