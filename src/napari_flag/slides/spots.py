@@ -466,7 +466,7 @@ def libraries_among(ids: Iterable[str]) -> str | None:
     named = ", ".join(f"-{library} ({whole(times)})" for library, times in found.most_common(4))
     return (
         f"The barcodes are of {whole(len(found))} libraries ({named}), which are several sections in one "
-        "file, and one of another section may stand for a spot of this one; give those of this one."
+        "file, and one of another may stand for a spot of this one; give this section alone."
     )
 
 
