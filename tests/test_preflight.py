@@ -20,7 +20,7 @@ from napari_flag.errors import UserError
 from napari_flag.gui.predict.model_step import differences, why_no_estimate, why_not_ready
 from napari_flag.inputs import Inputs, predict_inputs, settle_scale
 from napari_flag.model.checkpoint import Checkpoint, find_weights
-from napari_flag.preflight import check, look_at, picture_doubts
+from napari_flag.preflight import check, look_at, off_tissue, picture_doubts
 from napari_flag.progress import Step, finish
 from napari_flag.simulation import demo_slide, demo_table, simulate
 from napari_flag.simulation.simulator import write_slide
@@ -358,6 +358,23 @@ def test_a_frame_drawn_in_red_is_noticed_as_such_and_the_tissue_in_it_as_h_and_e
 
 def test_a_blank_picture_is_no_matter_of_stain():
     assert doubts(np.full((300, 300, 3), 240)) == []
+
+
+def test_spots_of_a_table_beside_the_tissue_or_in_its_corner_are_said():
+    slide = slide_of(tissue_picture(2000, 1600, (0, 0, 1400, 1600)), mpp=0.7)
+    rng = np.random.default_rng(0)
+    names = tuple(f"s{i}" for i in range(60))
+    right = Spots(names, rng.uniform((20, 20), (1380, 1580), (60, 2)))
+    assert off_tissue(slide, right) == ()
+    [small] = off_tissue(slide, replace(right, xy=right.xy / 10))
+    assert re.match(r"The spots take up 1 % of the tissue of fake\.svs, in the corner", small)
+    array = np.stack(np.divmod(np.arange(60), 8), axis=1)
+    assert off_tissue(slide, replace(right, xy=right.xy / 10, array=array)) == ()
+    assert off_tissue(slide, replace(right, xy=right.xy / 10 + 700)) == ()
+    [beside] = off_tissue(slide, replace(right, xy=right.xy + np.array([700, 0])))
+    assert re.match(r"[34]\d of 60 spots do not lie on the tissue that is found on fake\.svs", beside)
+    assert off_tissue(slide, replace(right, xy=right.xy + np.array([700, 0]), laid=True)) == ()
+    assert off_tissue(slide_of(np.full((900, 900, 3), 240)), right) == ()
 
 
 def test_asking_reads_no_pixels_of_a_slide_that_nobody_has_looked_at(monkeypatch):

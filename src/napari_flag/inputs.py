@@ -290,7 +290,8 @@ def predict_inputs(
         inputs.slide, inputs.spots, checkpoint, look=look, force=force, scale=inputs.image_scale
     )
     checked.refuse()
-    for warning in checked.warnings:
+    warnings = (*checked.warnings, *preflight.off_tissue(inputs.slide, inputs.spots))
+    for warning in warnings:
         yield Step("Looking at the slide", 0, notice=warning)
     yield Step("Loading the model", 0)
     from napari_flag import prediction
@@ -311,7 +312,7 @@ def predict_inputs(
         colours=colours,
         cluster=cluster,
     )
-    notices = [*inputs.notices, *checked.warnings]
+    notices = [*inputs.notices, *warnings]
     if inputs.measured is not None:
         try:
             attach_measured(adata, inputs.measured, force=force)
@@ -556,7 +557,13 @@ def _misfit(
     measured: "AnnData", spots: Spots, checkpoint: "Checkpoint", force: bool
 ) -> tuple[UserError | None, tuple[str, ...]]:
     """Return why `measured` cannot be attached to a prediction of `spots`, None where it can; and doubts."""
-    from napari_flag.analysis.truth import match_names, refuse_doubts, repeated_genes, shared_counts
+    from napari_flag.analysis.truth import (
+        match_names,
+        refuse_doubts,
+        remarks_on,
+        repeated_genes,
+        shared_counts,
+    )
 
     predicted = _to_be_predicted(spots, checkpoint.genes)
     try:
@@ -564,7 +571,7 @@ def _misfit(
         shared_counts(measured, match)
         twice = repeated_genes(measured, match)
         doubts = refuse_doubts(predicted, measured, match, force)
-        return None, (*doubts, *(() if twice is None else (twice,)))
+        return None, (*doubts, *remarks_on(predicted, measured, match), *(() if twice is None else (twice,)))
     except UserError as error:
         return error, ()
 

@@ -9,15 +9,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary, finalize
 
+import numpy as np
+
 from napari_flag import keys
 from napari_flag.errors import PREDICT_ANYWAY, UserError, insist
-from napari_flag.formatting import TYPED, percent, resolution
-from napari_flag.slides.lattice import MIRRORED, MISPLACED, astray, estimate_mpp, mirrored, misplaced
+from napari_flag.formatting import TYPED, counted_of, percent, resolution
+from napari_flag.slides.lattice import (
+    FEWEST_PLACED,
+    MIRRORED,
+    MISPLACED,
+    astray,
+    estimate_mpp,
+    mirrored,
+    misplaced,
+)
 from napari_flag.slides.resolution import agrees, reduced, unknown_scale
 from napari_flag.slides.slide import Slide
 from napari_flag.slides.spots import Spots, SpotTable
 from napari_flag.slides.tiles import COARSEST
-from napari_flag.slides.tissue import Colours, read_colours
+from napari_flag.slides.tissue import Colours, find_tissue, read_colours
 
 if TYPE_CHECKING:
     from napari_flag.model.checkpoint import Checkpoint
@@ -228,6 +238,41 @@ def placed(spots: Spots | None) -> tuple[str | None, tuple[str, ...]]:
 
 _PLACED: Final[dict[tuple[object, ...], tuple[object, str | None, tuple[str, ...]]]] = {}
 """Of spots that are alive, as `_SUGGESTED`."""
+
+
+LEAST_ON_TISSUE: Final = 0.75
+"""Share of spots on tissue below which their positions are doubted: on five sections of her2st all are, and
+with x and y exchanged, or in µm, .14 to .83."""
+CORNER: Final = 0.25
+"""Part of the picture, from its corner, in which all spots at another scale lie, and a region seldom."""
+LITTLE: Final = 0.1
+"""Share of the box around the tissue that they then take up at most."""
+
+
+def off_tissue(slide: Slide, spots: Spots) -> tuple[str, ...]:
+    """Return a sentence where spots of a table lie beside the tissue, or in its corner, as at another scale.
+
+    It finds the tissue, and so is for a job.  Of a grid, and where no tissue is found, nothing is said.
+    """
+    if spots.laid or len(spots) < FEWEST_PLACED:
+        return ()
+    tissue = find_tissue(slide)
+    if not tissue.mask.any():
+        return ()
+    on = int(tissue.contains(spots.xy).sum())
+    if on < LEAST_ON_TISSUE * len(spots):
+        return (
+            f"{counted_of(len(spots) - on, len(spots), 'spot')} do not lie on the tissue that is found on "
+            f"{slide.path.name}; check that the table is of this picture, in its pixels, x before y.",
+        )
+    box = np.ptp(np.argwhere(tissue.mask), axis=0) * tissue.downsample
+    share = float(np.prod(np.ptp(spots.xy, axis=0)) / max(np.prod(box), 1.0))
+    if spots.array is not None or share > LITTLE or (spots.xy > CORNER * np.array(slide.size)).any():
+        return ()
+    return (
+        f"The spots take up {percent(share)} of the tissue of {slide.path.name}, in the corner of the "
+        "picture where a table in other pixels, or in µm, would put them; check its unit.",
+    )
 
 
 # --- simulated tissue ----------------------------------------------------------------------------

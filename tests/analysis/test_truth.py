@@ -10,6 +10,7 @@ from napari_flag import keys
 from napari_flag.analysis import truth
 from napari_flag.errors import Doubtful, UserError
 from napari_flag.progress import finish
+from napari_flag.slides.formats.counts import RESOLUTIONS
 from napari_flag.slides.spot_tables import read_measured
 
 
@@ -114,6 +115,18 @@ def test_a_gene_over_two_columns_of_a_table_of_text_is_said(prediction, tmp_path
         assert (found is None) if said is None else (said in found)
 
 
+def test_a_gene_over_two_columns_of_an_h5ad_is_said(prediction, tmp_path):
+    counts = counts_for(prediction)
+    gene = str(prediction.var_names[1])
+    for added, said in (("OTHER", None), (gene, f"such as {gene}")):
+        twice = AnnData(sparse.hstack([counts.X, counts.X[:, :1]]).tocsr())
+        twice.obs_names, twice.var_names = counts.obs_names, [*counts.var_names, added]
+        twice.write_h5ad(tmp_path / "counts.h5ad")
+        measured = read_measured(tmp_path / "counts.h5ad")
+        found = truth.repeated_genes(measured, truth.match_names(prediction, measured))
+        assert (found is None) if said is None else (said in found)
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [
@@ -147,7 +160,7 @@ def test_measured_is_laid_beside_with_gaps_where_nothing_was_measured(prediction
 def placed(prediction):
     """Counts that know where their spots lie, in pixels of another image."""
     measured = counts_for(prediction)
-    measured.obsm[keys.SPATIAL] = prediction.obsm[keys.SPATIAL] * 0.2 + 7
+    measured.obsm[keys.SPATIAL] = prediction.obsm[keys.SPATIAL] * 0.2 + 0.5
     return measured
 
 
@@ -159,9 +172,79 @@ def test_true_counts_raise_no_doubt(prediction):
     assert doubts(prediction, placed(prediction)) == ()
     assert doubts(prediction, placed(prediction)[::-1].copy()) == ()
     assert doubts(prediction, placed(prediction)[:24].copy()) == ()
-    turned = placed(prediction)
-    turned.obsm[keys.SPATIAL] = turned.obsm[keys.SPATIAL] @ np.array([[0, -1.0], [1, 0]])
-    assert doubts(prediction, turned) == ()
+    jittered = placed(prediction)
+    pitch = np.ptp(jittered.obsm[keys.SPATIAL]) / 5
+    jittered.obsm[keys.SPATIAL] += np.random.default_rng(0).normal(0, 0.1 * pitch, (36, 2))
+    assert doubts(prediction, jittered) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda xy, pitch: xy @ np.array([[0, -1.0], [1, 0]]), "turned by 90°"),
+        (lambda xy, pitch: -xy, "turned by 180°"),
+        (lambda xy, pitch: xy * (-1, 1), "mirrored"),
+        (lambda xy, pitch: xy + np.array([pitch, 0]), r"the same way \(x 1.0 and y 0.0 spots\)"),
+        (lambda xy, pitch: 0.1 * (xy - (0, 2 * pitch)), r"the same way \(x 0.0 and y −2.0 spots\)"),
+    ],
+)
+def test_ids_that_lie_elsewhere_all_alike_are_noticed_by_their_places(prediction, change, said):
+    measured = counts_for(prediction)
+    xy = prediction.obsm[keys.SPATIAL]
+    measured.obsm[keys.SPATIAL] = change(xy, np.ptp(xy[:, 0]) / 5)
+    [doubt] = doubts(prediction, measured)
+    assert re.search(said, doubt)
+
+
+def test_ids_counted_from_another_number_are_noticed_where_that_finds_more_spots(prediction):
+    prediction.obs_names = [f"{c + 4}x{r + 4}" for r in range(6) for c in range(6)]
+    measured = counts_for(prediction)
+    measured.obs_names = [f"{c + 3}x{r + 4}" for r in range(6) for c in range(6)]
+    [doubt] = doubts(prediction, measured)
+    assert "has 36 of the predicted spots if its ids are moved by 1 and 0, and 30 as they are" in doubt
+    measured.obs_names = prediction.obs_names
+    assert doubts(prediction, measured[6:].copy()) == ()
+    assert doubts(prediction[6:].copy(), measured) == ()
+
+
+def remarks(prediction, measured):
+    return truth.remarks_on(prediction, measured, truth.match_names(prediction, measured))
+
+
+def test_places_that_say_nothing_of_the_spots_are_said(prediction):
+    measured = counts_for(prediction)
+    assert remarks(prediction, measured) == ()
+    xy = prediction.obsm[keys.SPATIAL]
+    measured.obsm[keys.SPATIAL] = np.where(np.arange(36)[:, None] < 12, np.nan, xy)
+    [said] = remarks(prediction, measured)
+    assert said.startswith("12 of 36 matched spots have no position in the measured table")
+    measured.obsm[keys.SPATIAL] = np.full((36, 2), np.nan)
+    assert remarks(prediction, measured)[0].startswith("36 of 36 matched spots")
+    measured.obsm[keys.SPATIAL] = xy * 0
+    assert "all in one place or on one line" in remarks(prediction, measured)[0]
+    measured.obsm[keys.SPATIAL] = xy + np.array([0, np.ptp(xy[:, 1]) / 5])
+    measured.obsm[keys.SPATIAL][:6] = np.nan
+    assert "the same way" in doubts(prediction, measured)[0]
+
+
+def test_places_at_another_scale_are_said_unless_the_measured_table_states_it(prediction):
+    measured = placed(prediction)
+    [said] = remarks(prediction, measured)
+    assert said.startswith("Positions in the measured table are 0.2 times those of the prediction")
+    measured.uns[RESOLUTIONS] = [5.0]
+    assert remarks(prediction, measured) == ()
+
+
+def test_barcodes_of_several_libraries_are_said(prediction):
+    bare = ["".join("ACGT"[k >> 2 * i & 3] for i in range(8)) for k in range(prediction.n_obs)]
+    prediction.obs_names = [f"{name}-1" for name in bare]
+    measured = counts_for(prediction)
+    assert remarks(prediction, measured) == ()
+    both = AnnData(sparse.vstack([measured.X, measured.X]).tocsr())
+    both.obs_names = [*measured.obs_names, *(f"{name}-2" for name in bare)]
+    both.var_names = measured.var_names
+    [said] = remarks(prediction, both)
+    assert "2 libraries (-1 (36), -2 (36))" in said
 
 
 def test_ids_shuffled_among_counts_are_noticed_by_their_places(prediction):

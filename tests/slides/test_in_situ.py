@@ -47,7 +47,7 @@ def test_xenium_transcripts_pool_as_a_sum_one_by_one_does(csv, old, tmp_path, mo
     truth = xenium(tmp_path / "run", csv=csv, old=old)
     counts, said = pooled(tmp_path / "run")
     check(counts, truth["transcripts"])
-    assert "Xenium: placed on he.tif by P5_he_imagealignment.csv." in said[0]
+    assert "Xenium: placed on he.tif by P5_he_imagealignment.csv, turned by 90° clockwise." in said[0]
     assert "100 % of the counts" in said[1]
 
 
@@ -100,6 +100,36 @@ def test_an_alignment_the_other_way_round_is_refused_as_not_registered(tmp_path)
     xenium(tmp_path / "run")
     np.savetxt(tmp_path / "run/P5_he_imagealignment.csv", np.linalg.inv(ALIGNMENT), delimiter=",")
     with pytest.raises(UserError, match="not registered"):
+        pooled(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (np.linalg.inv(TURN := np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1.0]])), "csv."),
+        (TURN, "turned by 180° clockwise."),
+        (TURN @ TURN, "turned by 270° clockwise."),
+        (np.diag([1, -1, 1.0]), "mirrored, which is right only where either picture was flipped."),
+    ],
+)
+def test_how_an_alignment_turns_and_mirrors_is_said(change, said, tmp_path):
+    xenium(tmp_path / "run")
+    np.savetxt(tmp_path / "run/P5_he_imagealignment.csv", change @ ALIGNMENT, delimiter=",")
+    assert in_situ.located_run(in_situ.find_run(tmp_path / "run"), IMAGE).alignment.endswith(said)
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("csv", [False, True])
+def test_transcripts_that_are_listed_again_are_refused(csv, many, tmp_path, monkeypatch):
+    monkeypatch.setattr(in_situ, "BATCH_POINTS", 1200)
+    monkeypatch.setattr(in_situ, "MOST_NAMED", 500 if many else 10**6)
+    xenium(tmp_path / "run", csv=csv)
+    pooled(tmp_path / "run")
+    [path] = (tmp_path / "run").glob("transcripts.*")
+    frame = pd.read_csv(path) if csv else pd.read_parquet(path)
+    twice = pd.concat([frame, frame])
+    twice.to_csv(path, index=False) if csv else twice.to_parquet(path)
+    with pytest.raises(UserError, match=r"lists 50 % of its transcripts \(transcript_id\) again"):
         pooled(tmp_path / "run")
 
 

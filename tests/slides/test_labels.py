@@ -35,6 +35,13 @@ def test_a_loupe_table_and_a_gzipped_one_are_read_by_their_names(tmp_path):
     assert read_labels(path).by_spot == {"s1": "3", "s2": "4"}
 
 
+def test_a_text_that_is_no_label_is_refused_before_every_spot_has_room_for_it(tmp_path):
+    path = write(tmp_path / "labels.csv", f"spot,label\ns1,{'a' * 1000}\n")
+    assert len(read_labels(path).by_spot["s1"]) == 1000
+    with pytest.raises(UserError, match=r"labels spot s1 with 1,001 letters, so its column 'label' holds no"):
+        read_labels(write(path, f"spot,label\ns1,{'a' * 1001}\n"))
+
+
 @pytest.mark.parametrize("separator", ["\t", ",", ";"])
 @pytest.mark.parametrize("name", ["labels.txt", "labels.tsv", "labels.csv", "LABELS.CSV"])
 def test_columns_are_separated_as_the_header_is_whatever_the_ending(tmp_path, name, separator):

@@ -116,6 +116,24 @@ def test_spots_of_a_real_array_raise_no_doubt_however_it_is_turned(lattice: Latt
     assert misplaced(replace(spots, array=None)) is None
 
 
+@pytest.mark.parametrize("lattice", ["hex", "square"])
+@pytest.mark.parametrize(
+    "change", [np.diag([0.5, 1.0]), np.array([[0.6, 0], [0.3, 1]]), np.diag([1.0, 1.15])]
+)
+def test_an_array_of_which_one_axis_was_scaled_or_sheared_is_noticed_and_suggests_no_scale(
+    lattice: Lattice, change: np.ndarray
+) -> None:
+    spots = array_spots(lattice, 200.0, jitter=0.05)
+    skewed = replace(spots, xy=spots.xy @ change)
+    said = misplaced(skewed)
+    assert said is not None
+    assert "times as far apart along one axis as along another" in said
+    with pytest.raises(UserError, match="a coordinate was scaled or sheared"):
+        estimate_mpp(skewed)
+    assert misplaced(replace(skewed, pitch_um=None)) is None
+    assert misplaced(replace(spots, xy=spots.xy @ np.diag([1.0, 1.03]))) is None
+
+
 @pytest.mark.parametrize("share", [1.0, 0.1])
 def test_positions_shuffled_among_ids_are_noticed(share: float) -> None:
     spots = array_spots("hex", 200.0)

@@ -17,6 +17,7 @@ from tests.spot_files import (
 )
 
 from napari_flag.errors import UserError
+from napari_flag.slides.formats.counts import RESOLUTIONS
 from napari_flag.slides.lattice import estimate_mpp
 from napari_flag.slides.slide import open_slide
 from napari_flag.slides.spot_tables import read_measured, read_spots
@@ -45,6 +46,20 @@ def test_a_space_ranger_folder_gives_spots_on_tissue_with_counts(
     assert "1 of 5 spots are not on tissue" in said
     assert "1 of 4 spots have no counts" in said
     assert ("raw matrix" in said) == (matrix == "raw")
+
+
+@pytest.mark.parametrize("kind", ["h5", "mex"])
+def test_counts_of_a_folder_know_the_places_of_its_barcodes(kind: str, tmp_path: Path) -> None:
+    outs = space_ranger(tmp_path / "outs", kind=kind)
+    [matrix] = outs.glob("*_feature_bc_matrix*")
+    for path in (outs, matrix):
+        counts = read_measured(path)
+        known = {"AAAC-1": [500, 1000], "AAAG-1": [700, 1010]}
+        found = dict(zip(counts.obs_names, counts.obsm["spatial"].tolist(), strict=True))
+        assert {name: found[name] for name in known} == known
+        assert counts.uns[RESOLUTIONS] == [FACTORS["tissue_hires_scalef"], FACTORS["tissue_lowres_scalef"]]
+    (outs / "spatial").rename(tmp_path / "elsewhere")
+    assert "spatial" not in read_measured(matrix).obsm
 
 
 def test_any_part_of_the_folder_may_be_given(tmp_path: Path) -> None:

@@ -48,6 +48,53 @@ def test_array_coordinates_that_no_array_has_are_refused(far: str, tmp_path: Pat
         read_spots(path)
 
 
+def test_a_table_with_more_columns_than_there_are_genes_is_refused_before_they_are_read(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "c.tsv"
+    path.write_text("\t" + "\t".join(f"g{i}" for i in range(200_001)) + "\nnever read")
+    with pytest.raises(UserError, match="has 200,001 columns, more than there are genes"):
+        read_measured(path)
+
+
+def test_spots_are_used_that_are_selected_and_in_tissue(tmp_path: Path) -> None:
+    table = read_spots(st_table(tmp_path / "s.tsv", selected=[1, 0, 1], in_tissue=[0, 1, 1]))
+    assert table.spots.ids == ("12x14",)
+    assert [notice.split(" of ")[0] for notice in table.notices] == ["1", "1"]
+    assert ["selected" in notice for notice in table.notices] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        (lambda xy: [f"{v / 1000:.3f}" if v >= 1000 else f"{v:.0f}" for v in np.rint(xy)], 1),
+        (lambda xy: [f"{v:.3f}" for v in xy / 10], 0),
+        (lambda xy: [f"{v:.1f}" for v in np.rint(xy / 5) / 2], 0),
+        (lambda xy: [f"{v:.0f}" for v in xy], 0),
+    ],
+)
+def test_points_that_seem_to_group_thousands_are_said(
+    places: Callable[[np.ndarray], list[str]], said: int, tmp_path: Path
+) -> None:
+    xy = np.random.default_rng(0).uniform(100, 9000, (40, 2))
+    rows = [
+        f"s{i},{x},{y}\n" for i, (x, y) in enumerate(zip(places(xy[:, 0]), places(xy[:, 1]), strict=True))
+    ]
+    (tmp_path / "s.csv").write_text("id,x_px,y_px\n" + "".join(rows))
+    notices = read_spots(tmp_path / "s.csv").notices
+    assert len(notices) == said
+    assert all("as if points grouped thousands" in notice for notice in notices)
+
+
+def test_barcodes_of_several_libraries_in_a_table_of_spots_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    for library, said in (("1", 0), ("2", 1)):
+        path.write_text(f"id,x_px,y_px\nACGTACGT-1,1,2\nACGTACGA-{library},3,4\n")
+        notices = read_spots(path).notices
+        assert len(notices) == said
+        assert all("2 libraries (-1 (1), -2 (1))" in notice for notice in notices)
+
+
 def test_spots_not_selected_are_left_out_with_a_notice(tmp_path: Path) -> None:
     table = read_spots(st_table(tmp_path / "s.tsv", selected=[1, 0, 1]))
     assert table.spots.ids == ("10x13", "12x14")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from napari_flag import keys
+from napari_flag.analysis.count_doubts import of_genes
 from napari_flag.analysis.draws import score_draws
 from napari_flag.analysis.scores import (
     EXPECTATION,
@@ -30,6 +31,7 @@ from napari_flag.analysis.truth import (
     match_names,
     other_letters,
     refuse_doubts,
+    remarks_on,
     repeated_genes,
     shared_counts,
     truth_of,
@@ -182,6 +184,8 @@ def comparing(
         trained_on_this_slide=trained is not None,
         notices=(
             *insisted,
+            *remarks_on(predicted, measured, match),
+            *of_genes(extent.cut(predicted.X).mean(axis=0), truth.mean(axis=0)),
             *_disagreement(scores["X"]),
             *_notices(predicted, measured, match, neighbours, unseen, trained, drawn),
         ),

@@ -5,6 +5,7 @@ compares the two cuts both to one `Extent`; whatever describes the prediction al
 genes.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,12 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
+from napari_flag.analysis import count_doubts
+from napari_flag.analysis.count_doubts import FEWEST_DOUBTED
 from napari_flag.errors import COMPARE_ANYWAY, Doubtful, UserError, insist
 from napari_flag.formatting import counted, counted_of, number, whole
 from napari_flag.prediction_file import provenance
 from napari_flag.progress import Step, Steps
-from napari_flag.slides.formats.counts import MOST_COUNT, REPEATED
-from napari_flag.slides.spots import refuse_repeated, typical_pitch, why_none_shared
+from napari_flag.slides.formats.counts import MOST_COUNT, REPEATED, RESOLUTIONS
+from napari_flag.slides.lattice import lattice_of
+from napari_flag.slides.spots import libraries_among, refuse_repeated, typical_pitch, why_none_shared
 from napari_flag.statistics.accuracy import FloatArray as FloatArray
 
 if TYPE_CHECKING:
@@ -324,8 +328,9 @@ def doubts_about(predicted: "AnnData", measured: "AnnData", match: Match) -> tup
     """
     found = [
         _turned_ids(predicted, measured, match),
+        _shifted_ids(predicted, measured, match),
         _other_places(predicted, measured, match),
-        _scaled(measured),
+        count_doubts.scaled(measured.X),
     ]
     return tuple(doubt for doubt in found if doubt is not None)
 
@@ -351,18 +356,29 @@ def refuse_doubts(predicted: "AnnData", measured: "AnnData", match: Match, force
 
 
 _BY_PLACE: Final = re.compile(r"(\d+)x(\d+)")
-_OF_PLACE: Final = re.compile(r"\d+[x_]\d+")
+_PLACE: Final = re.compile(r"(\d{1,9})[x_](\d{1,9})", re.ASCII)
 _ATTACHED: Final = "attached"
 """``uns`` key of counts that are those of a prediction's own layer."""
-FEWEST_DOUBTED: Final = 20
-"""Spots from which their totals or their places say whether counts are wrong."""
-EVEN: Final = 0.005
-"""Coefficient of variation of totals per spot below which counts were scaled to one: real ones have .2."""
 TURNED: Final = 0.9
 """Share of the spots, predicted or measured, that are found with row and column exchanged where a table is
 written so; of another section of the same array about half are."""
 ASTRAY: Final = 0.3
 """Pitches between a predicted and a measured spot of one id, in the median, from which they are others."""
+SHIFTED: Final = 0.95
+"""Share of the spots, predicted and measured, that are found with ids counted from another number where a
+table is written so."""
+CLEARLY: Final = 0.03
+"""Share of the spots by which such ids have to find more than they do as they are written."""
+STEPS: Final = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
+"""Steps from a spot to those around it on a square array."""
+STEPS_OF_HEX: Final = (*((a, b) for a in (-1, 1) for b in (-1, 1)), (-2, 0), (2, 0), (0, -2), (0, 2))
+"""The same on a hexagonal one, whichever of the two numbers is the row."""
+TURNED_DEGREES: Final = 5.0
+"""Turn of measured against predicted places that no registration of one picture needs."""
+SAME_SCALE: Final = 0.005
+"""Relative difference of scales that jitter of spots explains."""
+SCALE_SLACK: Final = 0.05
+"""Relative difference of scales that is worth a sentence."""
 
 
 def _turned_ids(predicted: "AnnData", measured: "AnnData", match: Match) -> str | None:
@@ -377,50 +393,162 @@ def _turned_ids(predicted: "AnnData", measured: "AnnData", match: Match) -> str 
     )
 
 
-def _other_places(predicted: "AnnData", measured: "AnnData", match: Match) -> str | None:
+def _shifted_ids(predicted: "AnnData", measured: "AnnData", match: Match) -> str | None:
+    """Return a doubt where ids that are places in an array (10x13) fit better if counted from another one."""
+    fewest, most = sorted((predicted.n_obs, measured.n_obs))
+    enough = max(SHIFTED * most, len(match.rows) + CLEARLY * most)
+    if fewest < max(FEWEST_DOUBTED, enough):
+        return None
+    here, there = _written_places(predicted.obs_names), _written_places(measured.obs_names)
+    if here is None or there is None:
+        return None
+    known = {(first, second) for first, second in there.tolist()}
+    shared = {
+        step: sum((first + step[0], second + step[1]) in known for first, second in here.tolist())
+        for step in (STEPS_OF_HEX if lattice_of(here) == "hex" else STEPS)
+    }
+    step = max(shared, key=lambda each: shared[each])
+    if shared[step] < enough:
+        return None
+    return (
+        f"The measured table has {whole(shared[step])} of the predicted spots if its ids are moved by "
+        f"{whole(-step[0])} and {whole(-step[1])}, and {whole(len(match.rows))} as they are, so its ids seem "
+        "to be counted from another number"
+    )
+
+
+def _written_places(names: "pd.Index") -> Numbers | None:
+    """Return (n, 2) what ids like 10x13 and 10_13 state, None where one is written otherwise."""
+    parts = [_PLACE.fullmatch(str(name)) for name in names]
+    stated = [(int(part[1]), int(part[2])) for part in parts if part is not None]
+    return np.array(stated, np.int64).reshape(-1, 2) if len(stated) == len(parts) else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Places:
+    """Where matched spots lie by prediction and by measurement, as far as both state it.
+
+    Parameters
+    ----------
+    here, there
+        (n, 2) float64, predicted and measured.
+    unplaced
+        Matched spots for which the measured table has no finite place.
+    """
+
+    here: FloatArray
+    there: FloatArray
+    unplaced: int
+
+    @property
+    def flat(self) -> bool:
+        """Whether the measured ones are one point or on one line."""
+        return bool(np.linalg.matrix_rank(self.there - self.there.mean(axis=0)) < 2)
+
+    def fit(self) -> tuple[FloatArray, FloatArray]:
+        """Return the (3, 2) affine from measured to predicted places, and (n,) how far it misses them."""
+        design = np.column_stack([self.there, np.ones(len(self.there))])
+        found: FloatArray = np.asarray(np.linalg.lstsq(design, self.here, rcond=None)[0], np.float64)
+        apart: FloatArray = np.linalg.norm(design @ found - self.here, axis=1)
+        return found, apart
+
+
+def _places(predicted: "AnnData", measured: "AnnData", match: Match) -> _Places | None:
+    """Return the places of matched spots; None where one side states none, or for too few spots."""
     if keys.SPATIAL not in measured.obsm or keys.SPATIAL not in predicted.obsm:
         return None
     here = np.asarray(predicted.obsm[keys.SPATIAL], np.float64)[match.rows][:, :2]
     there = np.asarray(measured.obsm[keys.SPATIAL], np.float64)[match.measured_rows][:, :2]
-    if len(here) < FEWEST_DOUBTED or not np.isfinite(there).all():
+    if len(here) < FEWEST_DOUBTED or there.shape[1] < 2:
         return None
-    design = np.column_stack([there, np.ones(len(there))])
-    if np.linalg.matrix_rank(design - design.mean(axis=0)) < 2:
-        return None  # a line, or one point, says nothing
-    steps = np.linalg.lstsq(design, here, rcond=None)[0]
-    apart = np.linalg.norm(design @ steps - here, axis=1)
-    pitch = typical_pitch(here)
-    if np.median(apart) <= ASTRAY * pitch:
-        (xx, xy), (yx, yy) = steps[:2].tolist()
-        exchanged = min(xy, yx) > 10 * max(abs(xx), abs(yy))
-        if not exchanged or not all(_OF_PLACE.fullmatch(str(name)) for name in predicted.obs_names):
-            return None
+    finite = np.isfinite(there).all(axis=1)
+    return _Places(here[finite], there[finite], int((~finite).sum()))
+
+
+def _other_places(predicted: "AnnData", measured: "AnnData", match: Match) -> str | None:
+    places = _places(predicted, measured, match)
+    if places is None or len(places.here) < FEWEST_DOUBTED or places.flat:
+        return None
+    found, apart = places.fit()
+    pitch = typical_pitch(places.here)
+    if np.median(apart) > ASTRAY * pitch:
+        return (
+            "Spots of the same id lie elsewhere in the measured table "
+            f"({number(np.median(apart) / pitch, 1)} spots away, "
+            "in the median), so ids and counts seem to be mixed up"
+        )
+    (xx, xy), (yx, yy) = found[:2].tolist()
+    by_place = all(_PLACE.fullmatch(str(name)) for name in predicted.obs_names)
+    if by_place and min(xy, yx) > 10 * max(abs(xx), abs(yy)):
         return (
             "Spots of the same id lie with x and y exchanged in the measured table, so its ids, or its "
             "positions, seem to be written the other way round"
         )
+    if xx * yy - xy * yx < 0:
+        return (
+            "Spots of the same id lie mirrored in the measured table, so its ids or positions are wrong, or "
+            "either picture was flipped"
+        )
+    turned = math.degrees(math.atan2(xy - yx, xx + yy))
+    if abs(turned) > TURNED_DEGREES:
+        return (
+            f"Spots of the same id lie turned by {number(abs(turned), 0)}° in the measured table, so its ids "
+            "or positions are wrong, or either picture was turned"
+        )
+    away = np.median(places.here - _scale(found) * places.there, axis=0) / pitch
+    if np.linalg.norm(away) <= ASTRAY:
+        return None
     return (
-        "Spots of the same id lie elsewhere in the measured table "
-        f"({number(np.median(apart) / pitch, 1)} spots away, "
-        "in the median), so ids and counts seem to be mixed up"
+        f"All spots lie elsewhere in the measured table by the same way (x {number(-away[0], 1)} and y "
+        f"{number(-away[1], 1)} spots), so its ids are counted from another number, or its positions are of "
+        "another slide or part of it"
     )
 
 
-def _scaled(measured: "AnnData") -> str | None:
-    from scipy import sparse
+def _scale(found: FloatArray) -> float:
+    """Return predicted px per unit of the measured table; 1 for what the fit cannot tell from it."""
+    scale = float(np.sqrt(abs(np.linalg.det(found[:2]))))
+    return 1.0 if abs(scale - 1.0) <= SAME_SCALE else scale
 
-    values = np.asarray(measured.X.data if sparse.issparse(measured.X) else measured.X).ravel()
-    values = values[: 10**6]
-    counts = values[(values > 0) & (values == np.rint(values))].astype(np.int64)
-    unit = int(np.gcd.reduce(counts)) if len(counts) else 1
-    if unit > 1 and len(counts) >= FEWEST_DOUBTED and len(np.unique(counts[:10_000])) > 1:
-        return f"All counts of the measured table are multiples of {whole(unit)}, so they were scaled"
-    totals = np.asarray(measured.X.sum(axis=1), np.float64).ravel()
-    totals = totals[totals > 0]  # an empty spot stays empty
-    if len(totals) >= FEWEST_DOUBTED and 0 < totals.std() + 1e-9 <= EVEN * totals.mean():
-        total = whole(totals.mean())
-        return f"All spots of the measured table have the same total ({total}), so counts were scaled to it"
-    return None
+
+def remarks_on(predicted: "AnnData", measured: "AnnData", match: Match) -> tuple[str, ...]:
+    """Return sentences on what matched counts may be wrong by and may well be right by, which is not refused.
+
+    Parameters
+    ----------
+    predicted, measured, match
+        As `doubts_about` takes them.
+    """
+    found = [libraries_among(measured.obs_names.astype(str)), *_place_remarks(predicted, measured, match)]
+    return tuple(said for said in (*found, *count_doubts.unlikely(measured.X)) if said is not None)
+
+
+def _place_remarks(predicted: "AnnData", measured: "AnnData", match: Match) -> list[str]:
+    places = _places(predicted, measured, match)
+    if places is None:
+        return []
+    said = []
+    if places.unplaced:
+        spots = counted_of(places.unplaced, len(match.rows), "matched spot")
+        said.append(
+            f"{spots} have no position in the measured table, so they are matched by their ids alone."
+        )
+    if len(places.here) < FEWEST_DOUBTED:
+        return said
+    if places.flat:
+        return [
+            *said,
+            "The positions in the measured table are all in one place or on one line, so they are not "
+            "theirs, and spots are matched by their ids alone.",
+        ]
+    scale = _scale(places.fit()[0])
+    known = (*measured.uns.get(RESOLUTIONS, ()), 1.0)
+    if all(abs(scale / each - 1.0) > SCALE_SLACK for each in known):
+        said.append(
+            f"Positions in the measured table are {1 / scale:.3g} times those of the prediction, which is "
+            "right where they count in another image or in µm; check that it is of this slide."
+        )
+    return said
 
 
 def find_unmatched(predicted: "AnnData", measured: "AnnData") -> Unmatched:

@@ -7,7 +7,7 @@ from napari_flag.errors import UserError
 from napari_flag.files import ending, refuse_missing, refuse_special
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.stored_anndata import refuse_plain_zarr
-from napari_flag.slides.spots import Image, Spots, SpotTable, matched, refuse_outside
+from napari_flag.slides.spots import Image, Spots, SpotTable, libraries_among, matched, refuse_outside
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -55,6 +55,8 @@ def read_spots(
             f"{path.name} has no spots in use, so there is nothing to predict; check its "
             "selected or in_tissue column, or choose another table."
         )
+    if (several := libraries_among(table.spots.ids)) is not None:
+        table = table.with_notice(several)
     if slide is not None:
         refuse_outside(table.spots.xy, slide, path)
     if measured_from is not None:
@@ -97,10 +99,9 @@ def read_measured(path: str | Path) -> "AnnData":
         return spatial_data_tables.read_table_counts(path)
     if ending(path) == ".h5ad":
         return h5ad.read_h5ad_counts(path)
-    if ending(path) == ".h5":
-        return counts.read_10x_h5(path)
-    if counts.is_mex(path):
-        return counts.read_mex(path if path.is_dir() else path.parent)
+    if ending(path) == ".h5" or counts.is_mex(path):
+        matrix = path.parent if path.name in counts.MATRICES and path.is_file() else path
+        return space_ranger.with_places(space_ranger.read_matrix(matrix), matrix.parent)
     if path.is_dir():
         folder = space_ranger.find_folder(path)
         found = space_ranger.find_matrix(path if folder is None else folder.outs)
@@ -109,7 +110,7 @@ def read_measured(path: str | Path) -> "AnnData":
                 f"{path} holds no count matrix (filtered_feature_bc_matrix.h5); choose the outs "
                 "folder of Space Ranger."
             )
-        return space_ranger.read_matrix(found)
+        return space_ranger.with_places(space_ranger.read_matrix(found), found.parent)
     if ending(path) in TEXT:
         return counts.read_count_table(path)
     raise UserError(

@@ -455,6 +455,21 @@ _SUFFIX: Final = re.compile(r"(?<=[ACGT]{8})[-_]\w+$")
 """What follows a barcode: Space Ranger writes the number of its library, ``-1``."""
 
 
+_LIBRARY: Final = re.compile(r"(?<=[ACGT]{8})-(\d{1,4})$", re.ASCII)
+
+
+def libraries_among(ids: Iterable[str]) -> str | None:
+    """Return a sentence where barcodes are of several libraries (…-1 and …-2), so of several sections."""
+    found = Counter(library[1] for name in ids if (library := _LIBRARY.search(name)) is not None)
+    if len(found) < 2:
+        return None
+    named = ", ".join(f"-{library} ({whole(times)})" for library, times in found.most_common(4))
+    return (
+        f"The barcodes are of {whole(len(found))} libraries ({named}), which are several sections in one "
+        "file, and one of another may stand for a spot of this one; give this section alone."
+    )
+
+
 def why_none_shared(ids: Sequence[str], measured: "AnnData", genes: Iterable[str] = ()) -> str | None:
     """Return why no spot is among the rows of `measured` though it may be theirs; None where nothing says so.
 

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 GENE_IDS: Final = "gene_ids"
 """``var`` column of Ensembl ids, next to the symbols in ``var_names``."""
 REPEATED: Final = "repeated"
-"""``var`` column: which genes stand over several columns of a table of text; not there where none does."""
+"""``var`` column: which genes stand over several columns of what was read; not there where none does."""
+RESOLUTIONS: Final = "resolutions"
+"""``uns`` key of counts whose ``obsm["spatial"]`` counts in an image with copies: px of each copy per px."""
+MOST_COLUMNS: Final = 200_000
+"""Columns of a table of counts: all transcripts of Ensembl; a million take minutes to tell apart."""
 MOST_COUNT: Final = 2**24
 """Molecules of one gene in one spot: float32 holds every whole number up to it, real ones are thousands."""
 EXPECTED: Final = "one row per spot and one column per gene, with whole numbers in it"
@@ -58,6 +62,11 @@ def read_count_table(path: Path) -> "AnnData":
 
     header, _, body = read_bytes(path).partition(b"\n")
     separator = separator_of(header)
+    if (columns := header.count(separator.encode())) > MOST_COLUMNS:
+        raise UserError(
+            f"{path.name} has {whole(columns)} columns, more than there are genes (up to "
+            f"{whole(MOST_COLUMNS)}), so it is no table of counts; it should have {EXPECTED}."
+        )
     genes = [name.strip().strip('"') for name in header.decode("utf-8-sig").split(separator)]
     if (places := places_in(column_names(genes))) is not None:
         raise positions_not_counts(path, f"its columns {places[0]} and {places[1]} are pixels")
@@ -86,10 +95,7 @@ def read_count_table(path: Path) -> "AnnData":
         held = "True and False" if values.dtype.kind == "b" else "text"
         raise UserError(f"{path.name} holds {held} where counts should be; it should have {EXPECTED}.")
     refuse_not_counts(path, values)
-    found = counts([str(i) for i in frame.index], genes, values)
-    if len(set(genes)) < len(genes):
-        found.var[REPEATED] = pandas.Index(genes).duplicated(keep=False)
-    return found
+    return counts([str(i) for i in frame.index], genes, values)
 
 
 def positions_not_counts(path: Path, why: str) -> UserError:
@@ -101,13 +107,18 @@ def positions_not_counts(path: Path, why: str) -> UserError:
 
 
 def counts(ids: Sequence[str], genes: Sequence[str], values: Any) -> "AnnData":
-    """Return csr float32 `values` (spots, genes) with gene names made unique as scanpy does."""
+    """Return csr float32 `values` (spots, genes) with gene names made unique as scanpy does.
+
+    Which genes are named several times is in ``var["repeated"]``.
+    """
     import anndata
     from scipy import sparse
 
     adata = anndata.AnnData(sparse.csr_matrix(values, dtype=np.float32))
     adata.obs_names = list(ids)
     adata.var_names = list(genes)
+    if (repeated := adata.var_names.duplicated(keep=False)).any():
+        adata.var[REPEATED] = repeated
     adata.var_names_make_unique()
     return adata
 

@@ -1,5 +1,6 @@
 """Xenium and CosMx: transcripts, or cells, as counts at points, placed on the H&E by an alignment file."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from napari_flag import files
 from napari_flag.errors import UserError
-from napari_flag.formatting import counted
+from napari_flag.formatting import counted, percent
 from napari_flag.slides.formats.counts import expression_columns, refuse_not_raw
 from napari_flag.slides.formats.positions import numbers
 from napari_flag.slides.formats.stored_arrays import DAMAGED, csr_of, opened_h5, refuse_inflated_parquet
@@ -34,6 +35,10 @@ MOST_FIELDS: Final = 10**6
 """Numbers of fields of view; a whole slide has some hundreds."""
 CELLS_VALUES: Final = 20_000_000
 """Values of CosMx's dense matrix of cells read at a time."""
+MOST_NAMED: Final = 2_000_000
+"""Names of transcripts that are kept to see which are listed again: 16 MB."""
+MOST_AGAIN: Final = 0.01
+"""Share of them that may be."""
 ENDINGS: Final = (".parquet", ".csv.gz", ".csv")
 _XENIUM_STEMS: Final = ("transcripts", "cells")
 """How Xenium's files of transcripts and of cells are called, without ending."""
@@ -149,6 +154,7 @@ def located_run(run: Run, image: Image, alignment: str | Path | None = None) -> 
         (XENIUM, True): _xenium_transcripts, (XENIUM, False): _xenium_cells,
         (COSMX, True): _cosmx_transcripts, (COSMX, False): _cosmx_cells,
     }[run.technology, run.transcripts is not None](run)  # fmt: skip
+    to_image: FloatArray = np.asarray(np.linalg.solve(affine, to_px), np.float64)
     source = run.transcripts or run.cells
     assert source is not None
     return LocatedCounts(
@@ -157,11 +163,20 @@ def located_run(run: Run, image: Image, alignment: str | Path | None = None) -> 
         path=source,
         genes=found.genes,
         batches=found.batches,
-        to_image=np.asarray(np.linalg.solve(affine, to_px), np.float64),
-        alignment=f"placed on {image.path.name} by {path.name}.",
+        to_image=to_image,
+        alignment=f"placed on {image.path.name} by {path.name}{_orientation(to_image)}.",
         total=found.total,
         um_per_unit=um,
     )
+
+
+def _orientation(to_image: FloatArray) -> str:
+    """Return the end of a sentence: how an affine turns and mirrors what it places."""
+    (xx, xy), (yx, yy) = to_image[:2, :2].tolist()
+    if xx * yy - xy * yx < 0:
+        return ", mirrored, which is right only where either picture was flipped"
+    turned = round(math.degrees(math.atan2(yx - xy, xx + yy))) % 360  # y runs down
+    return f", turned by {turned}° clockwise" if turned else ""
 
 
 # --- alignment -----------------------------------------------------------------------------------
@@ -242,6 +257,35 @@ class _Points:
     genes: list[str]
     batches: Callable[[], Iterator[Batch]]
     total: int | None
+
+
+class _Transcripts:
+    """Names of the transcripts that were read, every one or, of many, one in so many."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._kept: IntArray = np.zeros(0, np.int64)
+        self._each = 1
+
+    def add(self, names: Any) -> None:
+        """Remember the names of a column; empty cells are none."""
+        import pandas as pd
+
+        found = pd.util.hash_array(names.dropna().to_numpy(), categorize=False).astype(np.int64)
+        self._kept = np.concatenate([self._kept, found[found % self._each == 0]])
+        while len(self._kept) > MOST_NAMED:
+            self._each *= 2
+            self._kept = self._kept[self._kept % self._each == 0]
+
+    def refuse_repeated(self) -> None:
+        """Refuse a file of which more than a few transcripts are listed again, each one molecule."""
+        again = len(self._kept) - len(np.unique(self._kept))
+        if again > MOST_AGAIN * len(self._kept):
+            raise UserError(
+                f"{self._path.name} lists {percent(again / len(self._kept))} of its transcripts "
+                "(transcript_id) again, so they would be counted twice; copy the file the instrument "
+                "wrote again."
+            )
 
 
 class _Codes:
@@ -330,11 +374,13 @@ def _xenium_transcripts(run: Run) -> _Points:
     path = run.transcripts
     assert path is not None
     panel = expression_columns(run.matrix).genes if run.matrix is not None else ()
-    codes, fields = _Codes(panel), _Codes(())
+    codes, fields, named = _Codes(panel), _Codes(()), _Transcripts(path)
 
     def batches() -> Iterator[Batch]:
         needed = ["feature_name", "x_location", "y_location", "qv"]
-        for frame in _frames(path, needed, ["is_gene", "fov_name"], BATCH_POINTS):
+        for frame in _frames(path, needed, ["is_gene", "fov_name", "transcript_id"], BATCH_POINTS):
+            if "transcript_id" in frame:
+                named.add(frame["transcript_id"])
             code = codes.of(frame["feature_name"])
             good = numbers(frame, ("qv",), path)[:, 0] >= LEAST_QV
             if "is_gene" in frame:
@@ -342,6 +388,7 @@ def _xenium_transcripts(run: Run) -> _Points:
             xy = numbers(frame, ("x_location", "y_location"), path)
             field = fields.of(frame["fov_name"]) if "fov_name" in frame else None
             yield _one_each(xy, np.where(good, code, -1), field, len(codes.genes), len(frame))
+        named.refuse_repeated()
 
     return _Points(codes.genes, batches, _rows_of(path))
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.errors import UserError
+from napari_flag.formatting import whole
 from napari_flag.slides.formats.positions import numbers
 from napari_flag.slides.formats.text_tables import column_names, frame_of, id_column, read_bytes, separator_of
 from napari_flag.slides.spots import array_from
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+MOST_LETTERS: Final = 1_000
+"""Of a label: an array of labels has room for the longest in every spot."""
 LABEL_COLUMNS: Final = ("label", "labels", "annotation", "pathology", "region", "cluster", "domain")
 
 
@@ -84,6 +87,11 @@ def read_labels(path: Path) -> SpotLabels:
     known = spots.notna() & table[column].notna()
     by_spot: dict[str, str] = {}
     for spot, label in zip(spots[known], table[column][known].astype(str).str.strip(), strict=True):
+        if len(label) > MOST_LETTERS:
+            raise UserError(
+                f"{path.name} labels spot {spot} with {whole(len(label))} letters, so its column {column!r} "
+                "holds no labels; give a table with a short label for each spot."
+            )
         if by_spot.setdefault(spot, label) != label:
             raise UserError(
                 f"{path.name} calls spot {spot} both {by_spot[spot]} and {label}; leave one row for each."

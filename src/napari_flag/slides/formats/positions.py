@@ -94,24 +94,48 @@ def _plain(frame: Any, path: Path) -> SpotTable:
         )
     if {"array_row", "array_col"} <= set(frame.columns):
         array = array_from(numbers(frame, ("array_row", "array_col"), path), path.name)
+    xy = numbers(frame, ("x_px", "y_px"), path)
     spots = Spots(
         ids=tuple(str(i) for i in frame[identifier]),
-        xy=numbers(frame, ("x_px", "y_px"), path),
+        xy=xy,
         lattice="none" if array is None else lattice_of(array),
         array=array,
     )
-    return SpotTable(spots, None, "table of positions", notices)
+    return SpotTable(spots, None, "table of positions", (*notices, *_thousands(xy, path)))
 
 
 def _in_use(frame: Any, path: Path) -> tuple[Any, tuple[str, ...]]:
-    """Return the rows marked as selected or in tissue, and a notice when others were left out."""
+    """Return the rows marked as selected and in tissue, and a notice for each when others were left out."""
+    notices = []
     for column in ("selected", "in_tissue"):
         if column in frame.columns:
             keep = numbers(frame, (column,), path)[:, 0] > 0
             out = int((~keep).sum())
             notice = f"{counted_of(out, len(frame), 'spot')} of {path.name} are not {column} and left out."
-            return frame[keep], (notice,) if out else ()
-    return frame, ()
+            notices += [notice] if out else []
+            frame = frame[keep]
+    return frame, tuple(notices)
+
+
+EITHER_WAY: Final = 0.05
+"""Share of positions that are whole, and of those with three decimals, from which a point groups thousands:
+of numbers with three decimals a thousandth is whole by chance."""
+
+
+def _thousands(xy: FloatArray, path: Path) -> tuple[str, ...]:
+    """Return a notice where a point seems to stand for thousands: 1.785 beside 987."""
+    whole = xy == np.rint(xy)
+    parts = xy[~whole] * 1000
+    grouped = (np.abs(parts - np.rint(parts)) < 1e-6) & (parts >= 1000)
+    least = EITHER_WAY * xy.size
+    if (np.abs(xy) >= 1000).any() or min(whole.sum(), len(parts)) <= least or not grouped.all():
+        return ()
+    if 2 * (np.rint(parts) % 10 != 0).sum() <= len(parts):  # 12.5 and 0.25
+        return ()
+    return (
+        f"{path.name} has positions with three decimals ({xy[~whole][0]:.3f}) beside whole ones "
+        f"({xy[whole][0]:.0f}), as if points grouped thousands; if so, write them without.",
+    )
 
 
 def numbers(frame: Any, columns: tuple[str, ...], path: Path) -> FloatArray:

@@ -4,14 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from napari_flag import files
+import numpy as np
+
+from napari_flag import files, keys
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted_of, length
-from napari_flag.slides.formats.counts import is_mex, read_10x_h5, read_mex
+from napari_flag.slides.formats.counts import RESOLUTIONS, is_mex, read_10x_h5, read_mex
 from napari_flag.slides.formats.positions import numbers
 from napari_flag.slides.formats.stored_arrays import DAMAGED, refuse_inflated_parquet
 from napari_flag.slides.formats.text_tables import SPACE_RANGER_PLACES, frame_of, read_bytes
-from napari_flag.slides.spots import Lattice, Scaling, Spots, SpotTable, array_from, matched
+from napari_flag.slides.spots import Lattice, Scaling, Spots, SpotTable, array_from, matched, refuse_repeated
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -127,6 +129,32 @@ def find_matrix(outs: Path) -> Path | None:
         if is_mex(outs / name):
             return outs / name
     return None
+
+
+def with_places(counts: "AnnData", outs: Path) -> "AnnData":
+    """Give counts the places of their barcodes, where the folder of their matrix has a table of positions.
+
+    They are ``obsm["spatial"]``, (x, y) in full-resolution pixels, NaN for a barcode that the table has not;
+    how much smaller copies of that image are is ``uns["resolutions"]``.
+    """
+    import pandas
+
+    there = [outs / SPATIAL_FOLDER / name for name in POSITIONS if (outs / SPATIAL_FOLDER / name).exists()]
+    if not there:
+        return counts
+    frame = _positions(there[0])
+    known = pandas.Index(frame["barcode"].astype(str))
+    refuse_repeated(known, there[0].name)
+    rows = known.get_indexer(counts.obs_names)
+    xy = numbers(frame, ("pxl_col_in_fullres", "pxl_row_in_fullres"), there[0])[rows]
+    xy[rows < 0] = np.nan
+    counts.obsm[keys.SPATIAL] = xy
+    factors = _factors(there[0].parent)
+    counts.uns[RESOLUTIONS] = [factors[name] for name in _COPIES if name in factors]
+    return counts
+
+
+_COPIES: Final = ("tissue_hires_scalef", "tissue_lowres_scalef")
 
 
 def read_matrix(path: Path) -> "AnnData":
