@@ -78,6 +78,8 @@ class PixelFormat:
         return np.asarray(scaled, dtype=np.uint8)
 
 
+MOST_SIDE: Final = 2**21
+"""Pixels along one side of a TIFF or zarr: the longest scans at 0.1 µm/px have 800,000."""
 MOST_TILE: Final = 2**28
 """Bytes of one decoded tile of a TIFF, or chunk of a zarr."""
 BAND: Final = 2**20

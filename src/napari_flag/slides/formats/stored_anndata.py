@@ -76,6 +76,7 @@ class H5ad:
             if key not in self.file:
                 return None
             stored = self.file[key]
+            refuse_inflated(stored)
             if hasattr(stored, "shape"):
                 return stored[: max(PEEKED // max(stored.shape[-1], 1), 1)]
             return stored["data"][:PEEKED]

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from napari_flag.files import refuse_special
 from napari_flag.formatting import data_size, whole
+from napari_flag.slides.formats.stored_zarr import refuse_bombs
 from napari_flag.slides.formats.trial_reading import refuse_crashing
 
 DAMAGED: Final = (
@@ -60,7 +61,7 @@ def opened_h5(path: Path) -> Iterator[Any]:
 def refuse_inflated(node: Any, most_per_byte: int = MOST_PER_BYTE) -> None:
     """Check all arrays in a group of HDF5 or zarr, or one array, by what is stated of them.
 
-    Of their values the texts of a zarr alone are read.
+    Of their values the texts of a zarr alone are read; its chunks are looked at.
 
     Parameters
     ----------
@@ -72,8 +73,8 @@ def refuse_inflated(node: Any, most_per_byte: int = MOST_PER_BYTE) -> None:
     Raises
     ------
     ValueError
-        When an array would take far more memory than its bytes can hold, its values lie in other files, or
-        groups are nested without end.
+        When an array would take far more memory than its bytes can hold, a chunk of a zarr unpacks to more
+        than is stated, values lie in other files, or groups are nested without end.
     """
     for array, name in _arrays(node):
         _refuse_array(array, name, most_per_byte)
@@ -124,8 +125,10 @@ def _refuse_array(array: Any, name: str, most_per_byte: int) -> None:
     size = _size(array)
     if getattr(array, "external", None) or getattr(array, "is_virtual", False):
         raise ValueError(f"the values of {name} lie in other files, which are not read")
-    if not hasattr(array, "id") and _is_text(array):
-        _refuse_texts(array, name)
+    if not hasattr(array, "id"):
+        refuse_bombs(array)
+        if _is_text(array):
+            _refuse_texts(array, name)
     if size <= SMALL:
         return
     stored = array.id.get_storage_size() if hasattr(array, "id") else array.nbytes_stored()

@@ -29,8 +29,6 @@ NOT_THE_SLIDE: Final = re.compile(r"label|macro|overview|thumbnail|barcode", re.
 """Names of images that show the glass and its label rather than the tissue."""
 MOST_PAGES: Final = 20_000
 """Pages of one file; a Z stack of 50 planes with pyramids has 500."""
-MOST_SIDE: Final = 2**21
-"""Pixels along one side: the longest scans at 0.1 µm/px have 800,000."""
 BLOCK_LIMIT: Final = 64 * 2**20
 """Bytes of one decoded strip up to which rows are read strip by strip."""
 
@@ -273,7 +271,7 @@ def _refuse_sizes(series: Any) -> None:
     """Raise a `ValueError` where what is stated of an image or its tiles cannot be so."""
     for level in series.levels:
         page = level.keyframe
-        if not 0 < min(_size(level)) <= max(_size(level)) <= MOST_SIDE:
+        if not 0 < min(_size(level)) <= max(_size(level)) <= readers.MOST_SIDE:
             raise ValueError(f"an image of {px(_size(level))} is stated")
         tile = float(np.prod([float(side) for side in page.chunks])) * np.dtype(level.dtype).itemsize
         if page.is_tiled and not 0 < tile <= readers.MOST_TILE:
