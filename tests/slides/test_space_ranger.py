@@ -114,3 +114,22 @@ def test_the_real_visium_folder_agrees_with_scanpy() -> None:
     table = read_spots(folder, slide=hires)
     np.testing.assert_allclose(table.spots.xy, read_spots(folder).spots.xy * 0.150015, rtol=1e-5)
     assert estimate_mpp(table.spots) == pytest.approx(4.83, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "factor",
+    ["1" + 400 * "0", "NaN", "Infinity", "-0.2", "0", "1e-320", "true", '"0.2"'],
+    ids=lambda text: text[:8],
+)
+@pytest.mark.parametrize("name", ["tissue_hires_scalef", "microns_per_pixel", "bin_size_um"])
+def test_a_scale_factor_that_is_none_is_refused(name: str, factor: str, tmp_path: Path) -> None:
+    outs = space_ranger(tmp_path / "outs")
+    (outs / "spatial/scalefactors_json.json").write_text(f'{{"{name}": {factor}}}')
+    with pytest.raises(UserError, match="so the scale of positions is unknown; copy it again"):
+        read_spots(outs)
+
+
+def test_scale_factors_that_are_not_used_may_be_anything(tmp_path: Path) -> None:
+    outs = space_ranger(tmp_path / "outs")
+    (outs / "spatial/scalefactors_json.json").write_text('{"fiducial_diameter_fullres": null, "new": 0}')
+    assert len(read_spots(outs).spots) == 4
