@@ -341,7 +341,7 @@ def _frame_of_shapes(path: Path) -> "pd.DataFrame":
     import pyarrow.parquet as parquet
 
     try:
-        refuse_inflated_parquet(path / SHAPES_FILE)
+        refuse_inflated_parquet(path / SHAPES_FILE, texts=True)
         # not read_pandas: columns of geoarrow types would need geopandas
         return parquet.ParquetFile(path / SHAPES_FILE).read().to_pandas()
     except (OSError, ValueError) as error:

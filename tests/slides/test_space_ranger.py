@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 from tests.spot_files import (
     COUNTS,
@@ -133,3 +135,49 @@ def test_scale_factors_that_are_not_used_may_be_anything(tmp_path: Path) -> None
     outs = space_ranger(tmp_path / "outs")
     (outs / "spatial/scalefactors_json.json").write_text('{"fiducial_diameter_fullres": null, "new": 0}')
     assert len(read_spots(outs).spots) == 4
+
+
+def parquet_of(outs: Path, rows: int, group: int, barcode: str) -> Path:
+    """Write positions of one barcode again and again, which take no room."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    numbers = ("in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
+    schema = pa.schema([("barcode", pa.string()), *((name, pa.int64()) for name in numbers)])
+    part = pa.table(
+        {"barcode": pa.array([barcode] * group)} | {name: np.ones(group, np.int64) for name in numbers},
+        schema,
+    )
+    (outs / "spatial/tissue_positions.csv").unlink()
+    path = outs / "spatial/tissue_positions.parquet"
+    with parquet.ParquetWriter(path, schema, compression="zstd", dictionary_pagesize_limit=10**9) as writer:
+        for _ in range(rows // group):
+            writer.write_table(part, row_group_size=group)
+    return path
+
+
+def test_one_text_in_thousands_of_rows_is_measured_before_it_is_read(tmp_path: Path, monkeypatch) -> None:
+    outs = space_ranger(tmp_path / "outs")
+    path = parquet_of(outs, 3000, 50, "A" * 1_000_000)
+    assert path.stat().st_size < 1_000_000
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=4_000_000_000))
+    with pytest.raises(UserError, match=r"needs about 7\.\d GB of memory while 4\.0 GB are free"):
+        read_spots(outs)
+
+
+def test_rows_beyond_any_slide_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    outs = space_ranger(tmp_path / "outs")
+    parquet_of(outs, 5_500_000, 500_000, "A")
+    with pytest.raises(UserError, match="it has 5,500,000 rows, where up to 5,000,000 are read"):
+        read_spots(outs)
+
+
+def test_positions_in_parquet_are_read_as_those_in_text(tmp_path: Path) -> None:
+    import pandas
+
+    outs = space_ranger(tmp_path / "outs")
+    text = outs / "spatial/tissue_positions.csv"
+    expected = read_spots(outs).spots
+    pandas.read_csv(text).to_parquet(text.with_suffix(".parquet"))
+    text.unlink()
+    assert read_spots(outs).spots.ids == expected.ids

@@ -31,7 +31,7 @@ MOST_POSITIONS: Final = 5_000_000
 """Grid positions above which a spacing is surely a slip of the pen (1 µm on a whole slide)."""
 
 FARTHEST: Final = 1e9
-"""Pixels from which a place is written short: five hundred times the longest slide."""
+"""Pixels from the first pixel beyond which nothing lies: five hundred times the longest slide."""
 
 MOST_QUERIED: Final = 50_000
 """Spots whose nearest other is sought for the pitch: a search over a million takes ten seconds."""

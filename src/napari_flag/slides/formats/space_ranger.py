@@ -10,7 +10,7 @@ from napari_flag.formatting import counted_of, length
 from napari_flag.slides.formats.counts import is_mex, read_10x_h5, read_mex
 from napari_flag.slides.formats.positions import numbers
 from napari_flag.slides.formats.readers import MOST_SIDE
-from napari_flag.slides.formats.stored_arrays import DAMAGED, refuse_inflated_parquet
+from napari_flag.slides.formats.stored_arrays import DAMAGED, MOST_LISTED, refuse_inflated_parquet
 from napari_flag.slides.formats.text_tables import SPACE_RANGER_PLACES, frame_of, read_bytes
 from napari_flag.slides.resolution import FINEST
 from napari_flag.slides.spots import Lattice, Scaling, Spots, SpotTable, array_from, matched
@@ -143,7 +143,7 @@ def _positions(path: Path) -> Any:
 
     try:
         if files.ending(path) == ".parquet":
-            refuse_inflated_parquet(path)
+            refuse_inflated_parquet(path, MOST_LISTED, texts=True)
             frame = pandas.read_parquet(path)
         else:
             text = read_bytes(path)

@@ -22,7 +22,12 @@ from napari_flag.files import parse_json, read_text
 from napari_flag.formatting import data_size, px
 from napari_flag.slides.formats.readers import MOST_SIDE, MOST_TILE, PixelFormat, Size, UInt8Array, damaged
 from napari_flag.slides.formats.stored_anndata import H5ad, damage_said, starts_with_counts
-from napari_flag.slides.formats.stored_arrays import DAMAGED, refuse_inflated_parquet, refuse_lost_chunks
+from napari_flag.slides.formats.stored_arrays import (
+    DAMAGED,
+    MOST_LISTED,
+    refuse_inflated_parquet,
+    refuse_lost_chunks,
+)
 from napari_flag.slides.formats.stored_zarr import refuse_bombs, refuse_unsafe
 from napari_flag.slides.resolution import MICRONS, Resolution, stated
 
@@ -312,7 +317,7 @@ def read_store(path: Path, *kinds: str) -> Any:
     try:
         for kind in kinds or (IMAGES, SHAPES, TABLES):
             for shapes in (path / kind).glob("*/shapes.parquet"):
-                refuse_inflated_parquet(shapes)
+                refuse_inflated_parquet(shapes, MOST_LISTED, texts=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return spatialdata.read_zarr(path, selection=kinds or None)

@@ -85,7 +85,7 @@ def _refuse_nodes(stated: Any, name: str) -> None:
         raise ValueError("it holds no metadata")
     if name == ".zmetadata":
         for key, node in dict(stated.get("metadata") or {}).items():
-            if str(key).casefold().endswith(".zarray"):
+            if str(key).rpartition("/")[2] == ".zarray":
                 _refuse_v2(node)
     elif name == ".zarray":
         _refuse_v2(stated)
