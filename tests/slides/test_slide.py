@@ -285,6 +285,17 @@ def test_implausible_resolution_is_flagged(mpp: float, flagged: bool) -> None:
     assert (check_mpp(mpp) is not None) == flagged
 
 
+def test_a_folder_of_two_dicom_slides_is_asked_about_and_of_one_is_opened(tmp_path: Path) -> None:
+    slide_files.dicom_slide(tmp_path / "a.dcm", IMAGE)
+    with open_slide(tmp_path) as slide:
+        assert slide.size == (620, 410)
+    slide_files.dicom_slide(tmp_path / "b.dcm", IMAGE)
+    with pytest.raises(UserError, match=r"several slides \(such as a\.dcm and b\.dcm\), so it is not clear"):
+        open_slide(tmp_path)
+    with open_slide(tmp_path / "b.dcm") as slide:
+        assert slide.size == (620, 410)
+
+
 def test_a_scale_that_light_cannot_resolve_counts_as_unknown() -> None:
     assert stated(1e-300, 1e-300, "MPP") == UNKNOWN == stated(0.5, 0.009, "MPP")
     assert stated(0.01, 0.01, "MPP").mpp == 0.01
