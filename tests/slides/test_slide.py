@@ -296,9 +296,13 @@ def test_a_folder_of_two_dicom_slides_is_asked_about_and_of_one_is_opened(tmp_pa
         assert slide.size == (620, 410)
 
 
-def test_a_scale_that_light_cannot_resolve_counts_as_unknown() -> None:
+def test_a_scale_that_light_cannot_resolve_counts_as_unknown(tmp_path: Path) -> None:
     assert stated(1e-300, 1e-300, "MPP") == UNKNOWN == stated(0.5, 0.009, "MPP")
     assert stated(0.01, 0.01, "MPP").mpp == 0.01
+    with open_slide(slide_files.plain_image(tmp_path / "s.png", IMAGE)) as slide:
+        for mpp in (1e-300, 0.0, -0.5, np.nan):
+            with pytest.raises(UserError, match=r"is not a size; give a number such as 0\.5"):
+                slide.with_mpp(mpp)
 
 
 def test_resolution_set_by_hand_wins(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.files import parse_json, read_text
-from napari_flag.formatting import data_size, px
+from napari_flag.formatting import data_size, legible, px
 from napari_flag.slides.formats.readers import MOST_SIDE, MOST_TILE, PixelFormat, Size, UInt8Array, damaged
 from napari_flag.slides.formats.stored_anndata import H5ad, damage_said, starts_with_counts
 from napari_flag.slides.formats.stored_arrays import (
@@ -323,8 +323,9 @@ def read_store(path: Path, *kinds: str) -> Any:
             return spatialdata.read_zarr(path, selection=kinds or None)
     # SpatialData gives what zarr, geopandas, anndata and pandas raise on damaged or unknown content
     except Exception as error:
+        why = legible(" ".join(str(error).split()) or type(error).__name__)  # in one line
         raise UserError(
-            f"{path.name} could not be read as a SpatialData zarr ({error}), so it is damaged or of another "
+            f"{path.name} could not be read as a SpatialData zarr ({why}), so it is damaged or of another "
             "version; write it again with a current spatialdata."
         ) from error
 

@@ -27,7 +27,7 @@ from napari_flag.slides.formats.spatial_data import (
     read_store,
 )
 from napari_flag.slides.lattice import lattice_of
-from napari_flag.slides.spots import FloatArray, Spots, SpotTable, matched, refuse_repeated
+from napari_flag.slides.spots import FARTHEST, FloatArray, Spots, SpotTable, matched, refuse_repeated
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -195,12 +195,17 @@ def _circles(shapes: Any, affine: FloatArray, what: str) -> tuple[FloatArray, Fl
     import shapely
 
     geometry = np.asarray(shapes.geometry)
+    if empty := int((shapely.is_missing(geometry) | shapely.is_empty(geometry)).sum()):
+        raise UserError(
+            f"{what} have {counted(empty, 'shape')} without a point or an outline, so it is not known where "
+            "these spots are; correct them, or remove them and their rows."
+        )
     centre = shapely.get_coordinates(shapely.centroid(geometry))
     if "radius" in shapes:
         diameter = 2 * np.asarray(shapes["radius"], np.float64)
-        if odd := int((~((diameter > 0) & (diameter < np.inf))).sum()):
+        if odd := int((~((diameter > 0) & (diameter < FARTHEST))).sum()):
             raise UserError(
-                f"{what} have {counted(odd, 'shape')} whose radius is no number above 0, so it is not known "
+                f"{what} have {counted(odd, 'shape')} whose radius is no length above 0, so it is not known "
                 "how large these spots are; correct them, or remove them and their rows."
             )
     else:
