@@ -17,7 +17,7 @@ import numpy as np
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.files import ending, refuse_special_in
+from napari_flag.files import ending
 from napari_flag.formatting import counted_of, number, whole
 from napari_flag.prediction_file import (
     LOG2,
@@ -39,6 +39,7 @@ from napari_flag.slides.formats.stored_anndata import (
     with_file,
 )
 from napari_flag.slides.formats.stored_arrays import DAMAGED, opened_h5, refuse_inflated_parquet
+from napari_flag.slides.formats.stored_zarr import refuse_unsafe
 from napari_flag.slides.lattice import lattice_of
 from napari_flag.slides.slide import open_slide
 from napari_flag.slides.spots import FloatArray, typical_pitch
@@ -258,7 +259,7 @@ def _in_zarr(table: Path, use: Callable[[H5ad], T]) -> T:
     """Return what `use` reads of a table of a SpatialData zarr; what is damaged is a `UserError`."""
     import zarr
 
-    refuse_special_in(table)
+    refuse_unsafe(table)
     try:
         return use(H5ad(zarr.open_group(str(table), mode="r"), table))
     except DAMAGED as error:
@@ -340,7 +341,7 @@ def _frame_of_shapes(path: Path) -> "pd.DataFrame":
     import pyarrow.parquet as parquet
 
     try:
-        refuse_inflated_parquet(path / SHAPES_FILE)
+        refuse_inflated_parquet(path / SHAPES_FILE, texts=True)
         # not read_pandas: columns of geoarrow types would need geopandas
         return parquet.ParquetFile(path / SHAPES_FILE).read().to_pandas()
     except (OSError, ValueError) as error:

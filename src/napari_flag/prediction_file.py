@@ -27,7 +27,6 @@ from napari_flag.files import (
     parse_json,
     refuse_missing,
     refuse_special,
-    refuse_special_in,
     seal,
     write_whole_in_steps,
 )
@@ -43,6 +42,7 @@ from napari_flag.slides.formats.stored_arrays import (
     refuse_lost_chunks,
     stated_size,
 )
+from napari_flag.slides.formats.stored_zarr import refuse_unsafe
 from napari_flag.slides.overview import overview
 
 if TYPE_CHECKING:
@@ -372,7 +372,7 @@ def _read_h5ad(path: Path) -> "AnnData":
     refuse_missing(path)
     try:
         if path.is_dir():
-            refuse_special_in(path)
+            refuse_unsafe(path)
             stored = zarr.open_group(path, mode="r")
             refuse_inflated(stored)
             may_be_zero = (f"layers/{keys.SAMPLE}", f"layers/{keys.SPREAD}")
@@ -455,7 +455,7 @@ def _stated_in_zarr(provenance: Path, stated: Mapping[str, str]) -> bool:
     import zarr
     from anndata.io import read_elem
 
-    refuse_special_in(provenance)
+    refuse_unsafe(provenance)
     made = zarr.open_group(provenance, mode="r")
     return {key: str(read_elem(made[key])) for key in stated} == stated
 

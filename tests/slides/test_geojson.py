@@ -108,6 +108,15 @@ def test_more_outlines_than_regions_can_be_are_refused(tmp_path):
         read_regions(path)
 
 
+def test_more_corners_than_anybody_draws_are_refused_before_outlines_are_looked_at(tmp_path):
+    angle = np.linspace(0, 2 * np.pi, 500_001)[:-1]
+    ring = (1300 + 1000 * np.stack([np.cos(angle), np.sin(angle)], 1)).round(3).tolist()
+    path = tmp_path / "many.geojson"
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": [[*ring, ring[0]]]}))
+    with pytest.raises(UserError, match="it has 500,001 corners, where up to 500,000 are read"):
+        read_regions(path)
+
+
 @pytest.mark.parametrize("far", [1e308, -1e10])
 def test_corners_far_beyond_any_slide_are_refused(tmp_path, far):
     path = tmp_path / "r.geojson"

@@ -19,7 +19,7 @@ from tests.slide_files import LABEL_COLOUR, CountedReader, picture
 from napari_flag.errors import UserError
 from napari_flag.slides.formats import readers
 from napari_flag.slides.formats.tiff import _refuse_foreign
-from napari_flag.slides.resolution import UNKNOWN, check_mpp
+from napari_flag.slides.resolution import UNKNOWN, check_mpp, stated
 from napari_flag.slides.slide import Slide, napari_levels, open_slide
 
 IMAGE = picture(620, 410)
@@ -283,6 +283,26 @@ def test_imagej_states_microns_in_its_own_way(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("mpp", "flagged"), [(0.0274, True), (0.1, False), (2, False), (5, True)])
 def test_implausible_resolution_is_flagged(mpp: float, flagged: bool) -> None:
     assert (check_mpp(mpp) is not None) == flagged
+
+
+def test_a_folder_of_two_dicom_slides_is_asked_about_and_of_one_is_opened(tmp_path: Path) -> None:
+    slide_files.dicom_slide(tmp_path / "a.dcm", IMAGE)
+    with open_slide(tmp_path) as slide:
+        assert slide.size == (620, 410)
+    slide_files.dicom_slide(tmp_path / "b.dcm", IMAGE)
+    with pytest.raises(UserError, match=r"several slides \(such as a\.dcm and b\.dcm\), so it is not clear"):
+        open_slide(tmp_path)
+    with open_slide(tmp_path / "b.dcm") as slide:
+        assert slide.size == (620, 410)
+
+
+def test_a_scale_that_light_cannot_resolve_counts_as_unknown(tmp_path: Path) -> None:
+    assert stated(1e-300, 1e-300, "MPP") == UNKNOWN == stated(0.5, 0.009, "MPP")
+    assert stated(0.01, 0.01, "MPP").mpp == 0.01
+    with open_slide(slide_files.plain_image(tmp_path / "s.png", IMAGE)) as slide:
+        for mpp in (1e-300, 0.0, -0.5, np.nan):
+            with pytest.raises(UserError, match=r"is not a size; give a number such as 0\.5"):
+                slide.with_mpp(mpp)
 
 
 def test_resolution_set_by_hand_wins(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 from tests.spot_files import (
     COUNTS,
@@ -129,3 +131,68 @@ def test_the_real_visium_folder_agrees_with_scanpy() -> None:
     table = read_spots(folder, slide=hires)
     np.testing.assert_allclose(table.spots.xy, read_spots(folder).spots.xy * 0.150015, rtol=1e-5)
     assert estimate_mpp(table.spots) == pytest.approx(4.83, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "factor",
+    ["1" + 400 * "0", "NaN", "Infinity", "-0.2", "0", "1e-320", "true", '"0.2"'],
+    ids=lambda text: text[:8],
+)
+@pytest.mark.parametrize("name", ["tissue_hires_scalef", "microns_per_pixel", "bin_size_um"])
+def test_a_scale_factor_that_is_none_is_refused(name: str, factor: str, tmp_path: Path) -> None:
+    outs = space_ranger(tmp_path / "outs")
+    (outs / "spatial/scalefactors_json.json").write_text(f'{{"{name}": {factor}}}')
+    with pytest.raises(UserError, match="so the scale of positions is unknown; copy it again"):
+        read_spots(outs)
+
+
+def test_scale_factors_that_are_not_used_may_be_anything(tmp_path: Path) -> None:
+    outs = space_ranger(tmp_path / "outs")
+    (outs / "spatial/scalefactors_json.json").write_text('{"fiducial_diameter_fullres": null, "new": 0}')
+    assert len(read_spots(outs).spots) == 4
+
+
+def parquet_of(outs: Path, rows: int, group: int, barcode: str) -> Path:
+    """Write positions of one barcode again and again, which take no room."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    numbers = ("in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
+    schema = pa.schema([("barcode", pa.string()), *((name, pa.int64()) for name in numbers)])
+    part = pa.table(
+        {"barcode": pa.array([barcode] * group)} | {name: np.ones(group, np.int64) for name in numbers},
+        schema,
+    )
+    (outs / "spatial/tissue_positions.csv").unlink()
+    path = outs / "spatial/tissue_positions.parquet"
+    with parquet.ParquetWriter(path, schema, compression="zstd", dictionary_pagesize_limit=10**9) as writer:
+        for _ in range(rows // group):
+            writer.write_table(part, row_group_size=group)
+    return path
+
+
+def test_one_text_in_thousands_of_rows_is_measured_before_it_is_read(tmp_path: Path, monkeypatch) -> None:
+    outs = space_ranger(tmp_path / "outs")
+    path = parquet_of(outs, 3000, 50, "A" * 1_000_000)
+    assert path.stat().st_size < 1_000_000
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=4_000_000_000))
+    with pytest.raises(UserError, match=r"needs about 7\.\d GB of memory while 4\.0 GB are free"):
+        read_spots(outs)
+
+
+def test_rows_beyond_any_slide_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    outs = space_ranger(tmp_path / "outs")
+    parquet_of(outs, 5_500_000, 500_000, "A")
+    with pytest.raises(UserError, match="it has 5,500,000 rows, where up to 5,000,000 are read"):
+        read_spots(outs)
+
+
+def test_positions_in_parquet_are_read_as_those_in_text(tmp_path: Path) -> None:
+    import pandas
+
+    outs = space_ranger(tmp_path / "outs")
+    text = outs / "spatial/tissue_positions.csv"
+    expected = read_spots(outs).spots
+    pandas.read_csv(text).to_parquet(text.with_suffix(".parquet"))
+    text.unlink()
+    assert read_spots(outs).spots.ids == expected.ids

@@ -143,6 +143,67 @@ def test_a_lost_chunk_which_zarr_reads_as_zeros_is_refused(lost, said, tmp_path)
         read_spots(path)
 
 
+@pytest.mark.parametrize("radius", [np.nan, np.inf, 1e300])
+def test_a_shape_without_a_size_is_refused_when_it_is_read(radius, tmp_path):
+    images, shapes, tables, _ = elements()
+    store = write(tmp_path / "S.zarr", images=images, shapes=shapes, tables=tables)
+    (place,) = (store / "shapes" / "spots").glob("*.parquet")
+    import geopandas
+
+    frame = geopandas.read_parquet(place)
+    frame.loc[frame.index[3], "radius"] = radius
+    frame.to_parquet(place)
+    with pytest.raises(UserError, match="have 1 shape whose radius is no length above 0"):
+        read_spots(store / "tables" / "table")
+
+
+@pytest.mark.parametrize("kind", ["empty", "missing"])
+def test_a_shape_without_a_place_is_refused_in_one_sentence(kind, tmp_path):
+    images, shapes, tables, _ = elements()
+    store = write(tmp_path / "S.zarr", images=images, shapes=shapes, tables=tables)
+    (place,) = (store / "shapes" / "spots").glob("*.parquet")
+    import geopandas
+    import shapely
+
+    frame = geopandas.read_parquet(place)
+    places = frame.geometry.to_numpy().copy()
+    places[3] = shapely.Point() if kind == "empty" else None
+    frame["geometry"] = places
+    frame.to_parquet(place)
+    with pytest.raises(
+        UserError, match=r"have 1 shape without a point or an outline|could not be read"
+    ) as error:
+        read_spots(store / "tables" / "table")
+    assert "\n" not in str(error.value)
+
+
+def test_what_spatialdata_says_of_a_store_is_one_line(tmp_path):
+    images, shapes, tables, _ = elements()
+    store = write(tmp_path / "S.zarr", images=images, shapes=shapes, tables=tables)
+    (place,) = (store / "shapes" / "spots").glob("*.parquet")
+    import geopandas
+
+    frame = geopandas.read_parquet(place)
+    frame.loc[frame.index[3], "radius"] = -1.0
+    frame.to_parquet(place)
+    with pytest.raises(UserError, match="could not be read as a SpatialData zarr") as error:
+        read_spots(store / "tables" / "table")
+    assert "\n" not in str(error.value)
+
+
+def test_shapes_of_one_name_are_refused_in_one_sentence(tmp_path):
+    images, shapes, tables, _ = elements()
+    store = write(tmp_path / "S.zarr", images=images, shapes=shapes, tables=tables)
+    (place,) = (store / "shapes" / "spots").glob("*.parquet")
+    import geopandas
+
+    frame = geopandas.read_parquet(place)
+    frame.index = [7] * len(frame)
+    frame.to_parquet(place)
+    with pytest.raises(UserError, match=r"spots of S\.zarr names 1 shape more than once"):
+        read_spots(store / "tables" / "table")
+
+
 def test_an_image_whose_chunks_are_gigabytes_is_refused_before_any_is_decoded(store, tmp_path):
     copy = tmp_path / "P3.zarr"
     shutil.copytree(store, copy)

@@ -1,12 +1,22 @@
 """Grids of spots, and how far apart spots lie."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import shapely
+from tests.fakes import FakeSlide
 
 from napari_flag.errors import UserError
 from napari_flag.slides import spots as spots_module
-from napari_flag.slides.spots import Lattice, grid_over, inside, typical_pitch
+from napari_flag.slides.spots import (
+    Lattice,
+    grid_over,
+    inside,
+    refuse_outside,
+    refuse_repeated,
+    typical_pitch,
+)
 from napari_flag.slides.tissue import Tissue
 
 REGION = shapely.box(500, 400, 5500, 4400).difference(shapely.box(2000, 1500, 3500, 3000))
@@ -113,3 +123,16 @@ def test_hundreds_of_rings_that_cross_each_other_are_not_united(monkeypatch: pyt
     monkeypatch.setattr(spots_module, "MOST_TESTS", 10_000)
     with pytest.raises(UserError, match="The 300 regions cover each other so often"):
         inside(rings, xy)
+
+
+def test_a_repeated_name_of_a_megabyte_is_cut_in_the_message():
+    with pytest.raises(UserError, match="such as aaaa") as error:
+        refuse_repeated(["a" * 1_000_000] * 2, "The spot table")
+    assert len(str(error.value)) < 300
+
+
+def test_places_of_hundreds_of_digits_are_written_short():
+    xy = np.array([[10.0, 10.0], [1e308, -1e300]])
+    with pytest.raises(UserError, match=r"x 10 to 1e\+308, y -1e\+300 to 10 px") as error:
+        refuse_outside(xy, FakeSlide(1000, 800), Path("spots.tsv"))
+    assert len(str(error.value)) < 300

@@ -13,6 +13,8 @@ AGREE: Final = 0.05
 """Relative difference of two µm/px, one stated and one from the spots' array, up to which they agree."""
 TWENTYFOLD: Final = 0.5
 """µm/px of a 20x scan, which pictures that were reduced are compared with."""
+FINEST: Final = 0.01
+"""µm/px below which a number is no scale of a microscope: light resolves .2 µm."""
 SCREEN_SETTING: Final = 10.0
 """µm/px from which a resolution tag is taken for a print or screen setting (2540 dpi and less)."""
 SQUARE_WITHIN: Final = 0.01
@@ -40,10 +42,10 @@ UNKNOWN: Final = Resolution()
 def stated(x: float, y: float, source: str) -> Resolution:
     """Return the resolution of a file that states µm/px along x and y.
 
-    Values that are no resolution of a scan (zero, not finite, a screen's 72 dpi) count as
-    unknown; pixels that are not square get the geometric mean and a notice.
+    Values that are no resolution of a scan (zero or immeasurably small, not finite, a screen's 72 dpi)
+    count as unknown; pixels that are not square get the geometric mean and a notice.
     """
-    if not (math.isfinite(x) and math.isfinite(y) and x > 0 and y > 0):
+    if not (math.isfinite(x) and math.isfinite(y) and min(x, y) >= FINEST):
         return UNKNOWN
     mpp = x if x == y else math.sqrt(x * y)
     if mpp >= SCREEN_SETTING:

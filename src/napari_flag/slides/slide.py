@@ -20,6 +20,7 @@ from napari_flag.slides.file_identity import content_hash, neutral_name, why_per
 from napari_flag.slides.formats.opening import open_reader
 from napari_flag.slides.formats.pyramid import cached_reader, has_pyramid
 from napari_flag.slides.formats.readers import Reader, Size, UInt8Array, mirrored
+from napari_flag.slides.resolution import FINEST
 
 _AT_ONCE: Final = 2**23
 """Pixels of a window that is read to be made smaller: some 80 MB as stored, as RGB and in Pillow's memory."""
@@ -218,7 +219,7 @@ class Slide:
 
     def with_mpp(self, mpp: float, source: str = SET_BY_HAND) -> "Slide":
         """Return the same slide (sharing the open file) at `mpp` µm per level-0 pixel."""
-        if not (np.isfinite(mpp) and mpp > 0):
+        if not (np.isfinite(mpp) and mpp >= FINEST):
             raise UserError(f"{mpp} µm per pixel is not a size; give a number such as 0.5.")
         return replace(self, mpp=float(mpp), mpp_source=source)
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.errors import UserError
-from napari_flag.formatting import counted, counted_of, length, px, whole
+from napari_flag.formatting import counted, counted_of, first_of, length, px, whole
 from napari_flag.slides.formats.readers import Size
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ Lattice: TypeAlias = Literal["square", "hex", "none"]
 
 MOST_POSITIONS: Final = 5_000_000
 """Grid positions above which a spacing is surely a slip of the pen (1 µm on a whole slide)."""
+
+FARTHEST: Final = 1e9
+"""Pixels from the first pixel beyond which nothing lies: five hundred times the longest slide."""
 
 MOST_QUERIED: Final = 50_000
 """Spots whose nearest other is sought for the pitch: a search over a million takes ten seconds."""
@@ -376,7 +379,7 @@ class Scaling:
     def _misfit(self, slide: Image, xy: FloatArray, path: Path) -> UserError:
         full = self.full_size
         if full is None:
-            expected = f"spots reach to x {whole(xy[:, 0].max())}, y {whole(xy[:, 1].max())} px"
+            expected = f"spots reach to x {_place(xy[:, 0].max())}, y {_place(xy[:, 1].max())} px"
         else:
             expected = f"its full-resolution image is {px(full)}"
         copies = " or ".join(f"{name} ({factor:.4g})" for name, factor in self.factors.items())
@@ -421,6 +424,11 @@ class SpotTable:
         return replace(self, notices=(*self.notices, notice))
 
 
+def _place(pixel: float) -> str:
+    """Return a place as text; one that is on no slide without its hundreds of digits."""
+    return whole(pixel) if abs(pixel) < FARTHEST else f"{pixel:.3g}"
+
+
 def refuse_outside(xy: FloatArray, slide: "Slide", path: Path) -> None:
     """Refuse a table whose spots lie outside `slide`: it belongs to another one."""
     width, height = slide.size
@@ -428,8 +436,8 @@ def refuse_outside(xy: FloatArray, slide: "Slide", path: Path) -> None:
     if outside.any():
         (left, top), (right, bottom) = xy.min(axis=0), xy.max(axis=0)
         raise UserError(
-            f"{counted_of(outside.sum(), len(xy), 'spot')} of {path.name} (x {whole(left)} to "
-            f"{whole(right)}, y {whole(top)} to {whole(bottom)} px) lie outside {slide.path.name} "
+            f"{counted_of(outside.sum(), len(xy), 'spot')} of {path.name} (x {_place(left)} to "
+            f"{_place(right)}, y {_place(top)} to {_place(bottom)} px) lie outside {slide.path.name} "
             f"({px(slide.size)}); choose the table of this slide, or the image the table was made on."
         )
 
@@ -445,8 +453,9 @@ def refuse_repeated(ids: Collection[str], what: str, noun: str = "spot") -> None
     if len(set(ids)) == len(ids):
         return
     repeated = [name for name, times in Counter(ids).items() if times > 1]
+    named = first_of(repeated[:1], 1)
     raise UserError(
-        f"{what} names {counted(len(repeated), noun)} more than once (such as {repeated[0]}), so it is not "
+        f"{what} names {counted(len(repeated), noun)} more than once (such as {named}), so it is not "
         f"clear which row is meant; make the {noun} ids unique."
     )
 

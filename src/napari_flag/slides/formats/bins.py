@@ -25,6 +25,8 @@ BARCODE: Final = re.compile(rb"s_\d{3}um_(\d{5})_(\d{5})-\d+")
 """Space Ranger's name of a bin: its size, array row and array column."""
 MOST_ALONG: Final = 20_000
 """Rows or columns of bins; those of 2 µm on the largest capture area (11 mm) are 5,500."""
+MOST_BINS: Final = 2**26
+"""Bins of one table: those of 2 µm on the largest capture area are 30 million."""
 COLUMNS: Final = ("in_tissue", "array_row", "array_col", "pxl_col_in_fullres", "pxl_row_in_fullres")
 
 
@@ -98,7 +100,7 @@ class _Grid:
         import pyarrow.parquet as parquet
 
         try:
-            refuse_inflated_parquet(path)
+            refuse_inflated_parquet(path, MOST_BINS)
             file = parquet.ParquetFile(path)
             lacking = [name for name in COLUMNS if name not in file.schema_arrow.names]
             if lacking:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from napari_flag.errors import UserError
 from napari_flag.files import parse_json, read_text, replacing
 from napari_flag.formatting import whole
+from napari_flag.slides.spots import FARTHEST
 
 if TYPE_CHECKING:
     from shapely import Polygon
@@ -25,8 +26,8 @@ MOST_CROSSINGS: Final = 5_000
 """Of all outlines of a file with themselves: repairing them takes four seconds, and nobody draws them."""
 MOST_OUTLINES: Final = 100_000
 """Of a file: as many take six seconds to read, and all cells of a slide are no regions."""
-FARTHEST: Final = 1e9
-"""Pixels of a corner from the first pixel: five hundred times the longest slide."""
+MOST_CORNERS: Final = 500_000
+"""Of a file: as many take six seconds to read and to find spots in; outlines of tissue have thousands."""
 _SLIGHT: Final = 0.05
 """Crossings that an outline counts which is to be repaired for another reason: `MOST_OUTLINES` of them are
 refused as `MOST_CROSSINGS`."""
@@ -284,6 +285,11 @@ def _refuse_tangles(drawn: Sequence[Any]) -> None:
     corners = shapely.get_coordinates(geometries)
     if not (np.abs(corners) <= FARTHEST).all():
         raise ValueError(f"it has corners that are no numbers, or beyond {whole(FARTHEST)} px")
+    if len(corners) > MOST_CORNERS:
+        raise ValueError(
+            f"it has {whole(len(corners))} corners, where up to {whole(MOST_CORNERS)} are read, so outlines "
+            "have to be simplified"
+        )
     outlines = int(np.sum(shapely.get_num_geometries(geometries)))
     if outlines > MOST_OUTLINES:
         raise ValueError(f"it has {whole(outlines)} outlines, where up to {whole(MOST_OUTLINES)} are read")

@@ -219,7 +219,7 @@ def _xenium_pixel(folder: Path) -> float:
     path = folder / "experiment.xenium"
     try:
         pixel = float(files.parse_json(files.read_text(path, MOST_SMALL))["pixel_size"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError) as error:
         raise UserError(
             f"{path} does not state pixel_size ({error}), so the alignment has no scale; copy the file again."
         ) from error

@@ -9,6 +9,8 @@ from napari_flag.slides.formats.readers import ImageReader, OpenSlideReader, Rea
 
 TIFF_MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of classic TIFF and BigTIFF, little and big endian."""
+MOST_OPENED: Final = 64
+"""Files of a DICOM folder that are opened to see whether they are of one slide; most slides have ten."""
 KNOWN: Final = "SVS, TIFF, OME-TIFF, NDPI, SCN, MRXS, BIF, DICOM, JPEG or PNG"
 
 
@@ -55,16 +57,40 @@ def open_reader(path: Path) -> Reader:
 
 
 def _file(path: Path) -> Path:
-    """Return the file to open; of a DICOM folder, its first file."""
+    """Return the file to open; of a DICOM folder, which may hold one slide, its first file."""
     if path.is_dir():
         files = files_ending(path, ".dcm")
         if not files:
             raise UserError(
                 f"{path} is a folder without DICOM files (*.dcm), not a slide; choose the slide file in it."
             )
+        for file in files:
+            refuse_special(file)
+        _refuse_several_slides(path, files)
         return files[0]
     refuse_missing(path)
     return path
+
+
+def _refuse_several_slides(folder: Path, files: list[Path]) -> None:
+    """Refuse a folder whose DICOM files are of several slides: a series is all files of one."""
+    import openslide
+
+    first: dict[str, Path] = {}
+    for file in files[:MOST_OPENED]:
+        try:
+            with openslide.OpenSlide(file) as slide:
+                series = slide.properties.get("dicom.SeriesInstanceUID")
+        except (openslide.OpenSlideError, OSError):
+            continue  # a label alone, or another kind of DICOM
+        if series:
+            first.setdefault(series, file)
+        if len(first) > 1:
+            one, other = (found.name for found in first.values())
+            raise UserError(
+                f"{folder} holds DICOM files of several slides (such as {one} and {other}), so it is not "
+                "clear which is meant; choose one of these files."
+            )
 
 
 def open_tiff(path: Path) -> Reader:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 UInt8Array: TypeAlias = npt.NDArray[np.uint8]
 IntArray: TypeAlias = npt.NDArray[np.int64]
+Alpha: TypeAlias = Literal["plain", "multiplied", "none"]
+TURNED: Final = (
+    "The image has an orientation (of EXIF or TIFF); it is shown as stored, the way pixel positions of spots "
+    "count."
+)
+"""Notice of a picture that its file says to turn or mirror."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +41,15 @@ class PixelFormat:
         True where 0 is white (TIFF's MinIsWhite).
     palette
         (n, 3) uint8 colours for stored indices, or None.
+    alpha
+        What a second or fourth channel is: "plain" transparency, one that colours are "multiplied" by
+        already, or "none", which is left out.
     """
 
     white: float = 255.0
     inverted: bool = False
     palette: UInt8Array | None = None
+    alpha: Alpha = "plain"
 
     def rgb(self, stored: npt.NDArray[Any]) -> UInt8Array:
         """Return (h, w, 3) uint8 for stored (h, w) or (h, w, 1–4) values; alpha goes on white.
@@ -60,24 +70,30 @@ class PixelFormat:
             colours: UInt8Array = self.palette[stored.reshape(stored.shape[:2])]
             return colours
         pixels = self._bytes(stored)
-        if self.inverted:
-            pixels = 255 - pixels
         if pixels.ndim == 2:
             pixels = pixels[..., None]
-        channels = pixels.shape[2]
-        if channels in (2, 4):
-            pixels = on_white(pixels[..., :-1], pixels[..., -1:])
+        channels = pixels.shape[2] - (pixels.shape[2] in (2, 4))
+        pixels, alpha = pixels[..., :channels], pixels[..., channels:]
+        if self.inverted:
+            pixels = 255 - pixels
+        if alpha.size and self.alpha == "plain":
+            pixels = on_white(pixels, alpha)
+        elif alpha.size and self.alpha == "multiplied":
+            pixels = pixels + np.minimum(255 - alpha, 255 - pixels)
         return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
     def _bytes(self, stored: npt.NDArray[Any]) -> UInt8Array:
         if stored.dtype == np.uint8 and self.white == 255:
             as_is: UInt8Array = stored.view(np.uint8)
             return as_is
-        scaled = stored.astype(np.float32) * np.float32(255.0 / self.white)
+        scaled = np.nan_to_num(stored.astype(np.float32), posinf=np.inf, neginf=0.0)
+        scaled *= np.float32(255.0 / self.white)
         scaled = np.clip(np.rint(scaled), 0, 255)
         return np.asarray(scaled, dtype=np.uint8)
 
 
+MOST_SIDE: Final = 2**21
+"""Pixels along one side of a TIFF or zarr: the longest scans at 0.1 µm/px have 800,000."""
 MOST_TILE: Final = 2**28
 """Bytes of one decoded tile of a TIFF, or chunk of a zarr."""
 BAND: Final = 2**20
@@ -197,11 +213,7 @@ class ImageReader:
             self.profile: bytes | None = image.info.get("icc_profile")
             self.memory_needed = _memory_needed(image)
         if turned:
-            notice = (
-                "The image has an EXIF orientation; it is shown as stored, the "
-                "way pixel positions of spots count."
-            )
-            self.resolution = Resolution(notices=(notice,))
+            self.resolution = Resolution(notices=(TURNED,))
         self._pixels: UInt8Array | None = None
         self._lock = threading.Lock()
 

@@ -11,8 +11,10 @@ from napari_flag.errors import UserError
 from napari_flag.formatting import counted_of, length
 from napari_flag.slides.formats.counts import RESOLUTIONS, is_mex, read_10x_h5, read_mex
 from napari_flag.slides.formats.positions import numbers
-from napari_flag.slides.formats.stored_arrays import DAMAGED, refuse_inflated_parquet
+from napari_flag.slides.formats.readers import MOST_SIDE
+from napari_flag.slides.formats.stored_arrays import DAMAGED, MOST_LISTED, refuse_inflated_parquet
 from napari_flag.slides.formats.text_tables import SPACE_RANGER_PLACES, frame_of, read_bytes
+from napari_flag.slides.resolution import FINEST
 from napari_flag.slides.spots import Lattice, Scaling, Spots, SpotTable, array_from, matched, refuse_repeated
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ POSITIONS: Final = (
     "tissue_positions.csv",
     "tissue_positions_list.csv",
 )
+FACTORS: Final = ("tissue_hires_scalef", "tissue_lowres_scalef", "bin_size_um", "microns_per_pixel")
+"""Scale factors that are used."""
 MATRICES: Final = ("filtered_feature_bc_matrix", "raw_feature_bc_matrix")
 
 
@@ -167,7 +171,7 @@ def _positions(path: Path) -> Any:
 
     try:
         if files.ending(path) == ".parquet":
-            refuse_inflated_parquet(path)
+            refuse_inflated_parquet(path, MOST_LISTED, texts=True)
             frame = pandas.read_parquet(path)
         else:
             text = read_bytes(path)
@@ -195,11 +199,21 @@ def _factors(spatial: Path) -> dict[str, float]:
         return {}
     try:
         content = files.parse_json(files.read_text(path))
-        return {str(k): float(v) for k, v in content.items() if isinstance(v, int | float) and v}
-    except (OSError, ValueError, AttributeError) as error:
+        return {name: _factor(name, content[name]) for name in FACTORS if content.get(name) is not None}
+    except (OSError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(
             f"{path} could not be read ({error}), so the scale of positions is unknown; copy it again."
         ) from error
+
+
+def _factor(name: str, stated: Any) -> float:
+    """Return a scale factor that can be one; true, text, zero and infinite are none."""
+    if isinstance(stated, bool) or not isinstance(stated, int | float):
+        raise ValueError(f"{name} is no number")
+    least = FINEST if name == "microns_per_pixel" else 1 / MOST_SIDE
+    if not least <= float(stated) <= MOST_SIDE:
+        raise ValueError(f"{name} is {float(stated):g}, which no scale is")
+    return float(stated)
 
 
 def scaling_of(folder: Folder) -> Scaling:

@@ -5,6 +5,7 @@ the rest of the package takes as a path like any other.  What there is, is read 
 and pixels are read by `spatialdata`, an extra.
 """
 
+import itertools
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,11 +18,17 @@ import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.files import parse_json, read_text, refuse_special_in
-from napari_flag.formatting import data_size
-from napari_flag.slides.formats.readers import MOST_TILE, PixelFormat, Size, UInt8Array, damaged
+from napari_flag.files import parse_json, read_text
+from napari_flag.formatting import data_size, legible, px
+from napari_flag.slides.formats.readers import MOST_SIDE, MOST_TILE, PixelFormat, Size, UInt8Array, damaged
 from napari_flag.slides.formats.stored_anndata import H5ad, damage_said, starts_with_counts
-from napari_flag.slides.formats.stored_arrays import DAMAGED, refuse_inflated_parquet, refuse_lost_chunks
+from napari_flag.slides.formats.stored_arrays import (
+    DAMAGED,
+    MOST_LISTED,
+    refuse_inflated_parquet,
+    refuse_lost_chunks,
+)
+from napari_flag.slides.formats.stored_zarr import refuse_bombs, refuse_unsafe
 from napari_flag.slides.resolution import MICRONS, Resolution, stated
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -109,7 +116,7 @@ def open_table(store: Store, name: str) -> H5ad:
     import zarr
 
     path = store.path / TABLES / name
-    refuse_special_in(path)
+    refuse_unsafe(path)
     with damage_said(path):
         table: Any = zarr.open_group(path, mode="r")
         matrices = ("X", *(f"layers/{layer}" for layer in table.get("layers", ())))
@@ -306,18 +313,19 @@ def read_store(path: Path, *kinds: str) -> Any:
             f"{path.name} is a SpatialData zarr, and SpatialData is not installed; install it with "
             'pip install "napari-flag[spatialdata]".'
         ) from error
-    refuse_special_in(path)
+    refuse_unsafe(path)
     try:
         for kind in kinds or (IMAGES, SHAPES, TABLES):
             for shapes in (path / kind).glob("*/shapes.parquet"):
-                refuse_inflated_parquet(shapes)
+                refuse_inflated_parquet(shapes, MOST_LISTED, texts=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return spatialdata.read_zarr(path, selection=kinds or None)
     # SpatialData gives what zarr, geopandas, anndata and pandas raise on damaged or unknown content
     except Exception as error:
+        why = legible(" ".join(str(error).split()) or type(error).__name__)  # in one line
         raise UserError(
-            f"{path.name} could not be read as a SpatialData zarr ({error}), so it is damaged or of another "
+            f"{path.name} could not be read as a SpatialData zarr ({why}), so it is damaged or of another "
             "version; write it again with a current spatialdata."
         ) from error
 
@@ -337,6 +345,8 @@ class StoreImageReader:
         self.element = read_store(store.path, IMAGES).images[name]
         scales = list(self.element.children) if hasattr(self.element, "children") else [None]
         self._levels = [self.element[scale].image if scale else self.element for scale in scales]
+        self._stored = _stored_levels(path, self._levels)
+        self._checked: set[tuple[int, ...]] = set()
         self._levels = [level.transpose("y", "x", "c").data for level in self._levels]
         first = self._levels[0]
         if first.shape[2] not in (3, 4) or first.dtype not in (np.uint8, np.uint16):
@@ -360,9 +370,21 @@ class StoreImageReader:
         """Return a window."""
         window = self._levels[level][y : y + height, x : x + width]
         try:
+            self._refuse_bombs(x, y, width, height, level)
             return self._format.rgb(np.asarray(window.compute(scheduler="synchronous")))
         except DAMAGED as error:
             raise damaged(self.path, error) from error
+
+    def _refuse_bombs(self, x: int, y: int, width: int, height: int, level: int) -> None:
+        """Look at the chunks of a window, each once; a slide has too many to do so when it is opened."""
+        array, dims = self._stored[level]
+        wanted = {"y": (y, y + height), "x": (x, x + width)}
+        ends = [wanted.get(dim, (0, side)) for dim, side in zip(dims, array.shape, strict=True)]
+        steps = array.shards or array.chunks
+        ranges = [range(a // step, -(-b // step)) for (a, b), step in zip(ends, steps, strict=True)]
+        new = {(level, *place) for place in itertools.product(*ranges)} - self._checked
+        refuse_bombs(array, (place[1:] for place in new))
+        self._checked |= new
 
     def rows(self, y: int, height: int) -> UInt8Array:
         """Return full-width rows."""
@@ -370,6 +392,27 @@ class StoreImageReader:
 
     def close(self) -> None:
         """Do nothing: no file stays open between reads."""
+
+
+def _stored_levels(image: Path, levels: list[Any]) -> list[tuple[Any, tuple[str, ...]]]:
+    """Return the array of each level of an image as it is stored, and the names of its axes."""
+    import zarr
+
+    attributes = attributes_of(image)
+    named = attributes.get("ome", attributes)
+    try:
+        group = zarr.open_group(image, mode="r")
+        arrays: list[Any] = [group[str(level["path"])] for level in named["multiscales"][0]["datasets"]]
+        if [array.shape for array in arrays] != [level.shape for level in levels]:
+            raise ValueError("its levels are not those that its metadata name")
+        if any(max(array.shape) > MOST_SIDE for array in arrays):
+            raise ValueError(f"an image of {px(arrays[0].shape[:0:-1])} is stated")
+    except DAMAGED as error:
+        raise UserError(
+            f"The image {image.name} of {image.parents[1].name} could not be opened ({error}), so it is "
+            "damaged or of another version; write it again with a current spatialdata."
+        ) from error
+    return [(array, tuple(map(str, level.dims))) for array, level in zip(arrays, levels, strict=True)]
 
 
 def _resolution(image: Any) -> Resolution:

@@ -27,7 +27,7 @@ from napari_flag.slides.formats.spatial_data import (
     read_store,
 )
 from napari_flag.slides.lattice import lattice_of
-from napari_flag.slides.spots import FloatArray, Spots, SpotTable, matched
+from napari_flag.slides.spots import FARTHEST, FloatArray, Spots, SpotTable, matched, refuse_repeated
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -104,7 +104,7 @@ def read_spot_table(path: Path, slide: "Slide | None") -> SpotTable:
                 "spots of the same."
             )
         affine, notices = _between(shapes, slide.reader.element, shapes_name, slide.path)
-    xy, diameter = _circles(shapes, affine)
+    xy, diameter = _circles(shapes, affine, f"The shapes {shapes_name} of {store.path.name}")
     ids = [str(name) for name in shapes.index]
     if table_name is None:
         spots = _spots(ids, xy, diameter, None, slide)
@@ -174,6 +174,7 @@ def _annotating(
         opened, obs.loc[ours].drop(columns="library_id", errors="ignore"), slide
     )
     kept = np.flatnonzero(ours)[on]
+    refuse_repeated(list(index), f"{region} of {store.path.name}", "shape")
     rows = pd.Index(index).get_indexer(obs[instance].iloc[kept])
     if (rows < 0).any():
         raise UserError(
@@ -189,14 +190,24 @@ def _annotating(
     return None if counts is None else counts[kept].copy(), obs.iloc[kept].assign(row=rows), notices
 
 
-def _circles(shapes: Any, affine: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _circles(shapes: Any, affine: FloatArray, what: str) -> tuple[FloatArray, FloatArray]:
     """Return (n, 2) centres and (n,) diameters in level-0 px; a polygon's is that of a disc of its area."""
     import shapely
 
     geometry = np.asarray(shapes.geometry)
+    if empty := int((shapely.is_missing(geometry) | shapely.is_empty(geometry)).sum()):
+        raise UserError(
+            f"{what} have {counted(empty, 'shape')} without a point or an outline, so it is not known where "
+            "these spots are; correct them, or remove them and their rows."
+        )
     centre = shapely.get_coordinates(shapely.centroid(geometry))
     if "radius" in shapes:
         diameter = 2 * np.asarray(shapes["radius"], np.float64)
+        if odd := int((~((diameter > 0) & (diameter < FARTHEST))).sum()):
+            raise UserError(
+                f"{what} have {counted(odd, 'shape')} whose radius is no length above 0, so it is not known "
+                "how large these spots are; correct them, or remove them and their rows."
+            )
     else:
         diameter = 2 * np.sqrt(shapely.area(geometry) / np.pi)
     xy: FloatArray = centre @ affine[:2, :2].T + affine[:2, 2]

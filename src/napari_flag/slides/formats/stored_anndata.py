@@ -13,6 +13,7 @@ import numpy as np
 from napari_flag.errors import UserError
 from napari_flag.scratch import refuse_beyond_memory
 from napari_flag.slides.formats.stored_arrays import (
+    COPIES,
     DAMAGED,
     MOST_PER_BYTE,
     MOST_READ_PER_BYTE,
@@ -26,8 +27,6 @@ T = TypeVar("T")
 
 COUNTS_IN: Final = (("layers/counts", "var"), ("X", "var"), ("raw/X", "raw/var"))
 """Where raw counts may be, and the genes they are of."""
-COPIES: Final = 2.5
-"""Of an array, while it is read, checked and made sparse: measured on a dense matrix."""
 PEEKED: Final = 1_000_000
 """Values looked at to tell counts from other values before a whole matrix is read."""
 
@@ -78,6 +77,7 @@ class H5ad:
             if key not in self.file:
                 return None
             stored = self.file[key]
+            refuse_inflated(stored)
             if hasattr(stored, "shape"):
                 return stored[: max(PEEKED // max(stored.shape[-1], 1), 1)]
             return stored["data"][:PEEKED]

@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from napari_flag.files import refuse_special
 from napari_flag.formatting import data_size, whole
+from napari_flag.scratch import refuse_beyond_memory
+from napari_flag.slides.formats.stored_zarr import refuse_bombs
 from napari_flag.slides.formats.trial_reading import refuse_crashing
 
 DAMAGED: Final = (
@@ -32,6 +34,10 @@ MOST_NODES: Final = 10_000
 """Groups and arrays of one file; the largest known have some hundreds."""
 DEEPEST: Final = 32
 """Groups within groups."""
+COPIES: Final = 2.5
+"""Of an array, while it is read, checked and made sparse or a table: measured on a dense matrix."""
+MOST_LISTED: Final = 5_000_000
+"""Rows of a parquet table of positions or shapes; Visium HD has 700,000 bins of 8 µm."""
 MOST_ROWS: Final = 500_000_000
 """Values of a parquet table read whole, columns times rows."""
 
@@ -61,7 +67,7 @@ def opened_h5(path: Path) -> Iterator[Any]:
 def refuse_inflated(node: Any, most_per_byte: int = MOST_PER_BYTE) -> None:
     """Check all arrays in a group of HDF5 or zarr, or one array, by what is stated of them.
 
-    Of their values the texts of a zarr alone are read.
+    Of their values the texts of a zarr alone are read; its chunks are looked at.
 
     Parameters
     ----------
@@ -73,8 +79,8 @@ def refuse_inflated(node: Any, most_per_byte: int = MOST_PER_BYTE) -> None:
     Raises
     ------
     ValueError
-        When an array would take far more memory than its bytes can hold, its values lie in other files, or
-        groups are nested without end.
+        When an array would take far more memory than its bytes can hold, a chunk of a zarr unpacks to more
+        than is stated, values lie in other files, or groups are nested without end.
     """
     for array, name in _arrays(node):
         _refuse_array(array, name, most_per_byte)
@@ -125,8 +131,10 @@ def _refuse_array(array: Any, name: str, most_per_byte: int) -> None:
     size = _size(array)
     if getattr(array, "external", None) or getattr(array, "is_virtual", False):
         raise ValueError(f"the values of {name} lie in other files, which are not read")
-    if not hasattr(array, "id") and _is_text(array):
-        _refuse_texts(array, name)
+    if not hasattr(array, "id"):
+        refuse_bombs(array)
+        if _is_text(array):
+            _refuse_texts(array, name)
     if size <= SMALL:
         return
     stored = array.id.get_storage_size() if hasattr(array, "id") else array.nbytes_stored()
@@ -186,13 +194,23 @@ def refuse_lost_chunks(stored: Any, positive: Iterable[str], may_be_zero: Iterab
                 raise ValueError(f"{name} has {there} of its {array.nchunks} chunks")
 
 
-def refuse_inflated_parquet(path: Path) -> None:
-    """Check how many values a parquet file says it has; runs of one value take no room in it.
+def refuse_inflated_parquet(path: Path, most_rows: int | None = None, texts: bool = False) -> None:
+    """Check how much a parquet file holds; runs of one value, and one text in many rows, take no room in it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    most_rows
+        How many rows may be read.
+    texts
+        Whether its texts, and other bytes, are read whole too.  Each row group is then read as numbers and a
+        list of different texts, which takes no more memory than is stated.
 
     Raises
     ------
     UserError
-        When `path` is no regular file.
+        When `path` is no regular file, or reading takes more memory than is free.
     ValueError
         When there are more than a table of spots can have, or the file is no parquet.
     """
@@ -203,6 +221,37 @@ def refuse_inflated_parquet(path: Path) -> None:
     values = stated.num_rows * stated.num_columns
     if values > MOST_ROWS:
         raise ValueError(f"it is said to hold {whole(values)} values")
+    if most_rows is not None and stated.num_rows > most_rows:
+        raise ValueError(f"it has {whole(stated.num_rows)} rows, where up to {whole(most_rows)} are read")
+    if not texts:
+        return
+    groups = [stated.row_group(i) for i in range(stated.num_row_groups)]
+    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+    instead = "close other programs, or leave out rows and columns that are not needed"
+    unpacked = sum(column.total_uncompressed_size for column in columns)
+    need = COPIES * (unpacked + 8 * values)
+    refuse_beyond_memory(need, f"Reading {path.name}", instead)
+    need += COPIES * _text_bytes(path)
+    refuse_beyond_memory(need, f"Reading {path.name}", instead)
+
+
+def _text_bytes(path: Path) -> int:
+    """Return how many bytes the texts of a parquet file take once each row has its own."""
+    import pyarrow as pa
+    import pyarrow.compute as compute
+    import pyarrow.parquet as parquet
+
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    with parquet.ParquetFile(path) as file:
+        fields = [field.name for field in file.schema_arrow if any(kind(field.type) for kind in kinds)]
+    total = 0
+    with parquet.ParquetFile(path, read_dictionary=fields) as file:
+        for group in range(file.num_row_groups):
+            for column in file.read_row_group(group, columns=fields).columns:
+                for part in column.chunks:
+                    lengths = compute.binary_length(part.dictionary).take(part.indices)
+                    total += int(compute.sum(lengths).as_py() or 0)
+    return total
 
 
 def checked(values: Any) -> Any:

@@ -9,6 +9,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from napari_flag.formatting import px
+
 KEPT_BYTES: Final = 64 * 2**20
 """Decoded tiles that are kept, of all open files: windows of 1,640 px, a spot's at .25 µm/px, in one band."""
 
@@ -59,7 +61,7 @@ class StoredTiles:
                     slice(max(at, first), min(at + side, last))
                     for at, side, first, last in ((y, height, top, bottom), (x, width, left, right))
                 )
-                tile = self._tile(y // height * self._across + x // width)
+                tile = self.tile(y // height * self._across + x // width)
                 place = (
                     slice(rows.start - top, rows.stop - top),
                     slice(columns.start - left, columns.stop - left),
@@ -70,7 +72,7 @@ class StoredTiles:
                     window[place] = tile[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
         return window
 
-    def _tile(self, index: int) -> npt.NDArray[Any] | None:
+    def tile(self, index: int) -> npt.NDArray[Any] | None:
         """Return a decoded tile, its channels last if there are any; None where it is not stored."""
         kept = _KEPT.find((self._number, index))
         if kept is not None:
@@ -85,6 +87,9 @@ class StoredTiles:
             stored = self._stream.read(count)
         if len(stored) < count:
             raise ValueError("the file has become shorter")
+        sides = coded_size(stored)
+        if sides and (sides[0] > self._page.tilewidth or sides[1] > self._page.tilelength):
+            raise ValueError(f"a tile says it has {px(sides)}")
         decoded = self._page.decode(stored, index, **self._tables)[0]  # (1, rows, columns, channels)
         tile: npt.NDArray[Any] = decoded[0] if len(self.shape) == 3 else decoded[0, ..., 0]
         _KEPT.keep((self._number, index), tile)
@@ -94,6 +99,29 @@ class StoredTiles:
         """Close the file."""
         self._stream.close()
         _KEPT.forget(self._number)
+
+
+def coded_size(data: bytes) -> tuple[int, int] | None:
+    """Return the (width, height) that a JPEG or a codestream of JPEG 2000 states; None of anything else."""
+    if data[:4] == b"\xff\x4f\xff\x51" and len(data) >= 24:
+        right, bottom, left, top = (int.from_bytes(data[at : at + 4], "big") for at in (8, 12, 16, 20))
+        return right - left, bottom - top
+    at = 2 if data[:2] == b"\xff\xd8" else len(data)
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in _SIZED:
+            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
+        if marker == 0xFF:
+            at += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD9:
+            at += 2
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
+_SIZED: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Markers of a JPEG that its size follows."""
 
 
 class _Kept:

@@ -16,11 +16,19 @@ import tifffile
 import zarr
 
 from napari_flag.errors import UserError
-from napari_flag.formatting import counted, data_size, px, whole
+from napari_flag.formatting import counted, counted_of, data_size, px, whole
 from napari_flag.slides.formats import readers
-from napari_flag.slides.formats.readers import PixelFormat, Size, UInt8Array, bands, damaged, refuse_too_large
+from napari_flag.slides.formats.readers import (
+    Alpha,
+    PixelFormat,
+    Size,
+    UInt8Array,
+    bands,
+    damaged,
+    refuse_too_large,
+)
 from napari_flag.slides.formats.stored_arrays import DAMAGED
-from napari_flag.slides.formats.stored_tiles import StoredTiles
+from napari_flag.slides.formats.stored_tiles import StoredTiles, coded_size
 from napari_flag.slides.resolution import MICRONS, UNKNOWN, Resolution, stated
 
 FAULTS: Final = (*DAMAGED, tifffile.TiffFileError, ArithmeticError, struct.error)
@@ -29,8 +37,20 @@ NOT_THE_SLIDE: Final = re.compile(r"label|macro|overview|thumbnail|barcode", re.
 """Names of images that show the glass and its label rather than the tissue."""
 MOST_PAGES: Final = 20_000
 """Pages of one file; a Z stack of 50 planes with pyramids has 500."""
-MOST_SIDE: Final = 2**21
-"""Pixels along one side: the longest scans at 0.1 µm/px have 800,000."""
+MOST_REPEATED: Final = 4
+"""Places at which one stored tile may be used whatever it shows."""
+PLAIN: Final = 48
+"""Difference of the values of an empty tile, in 8 bits: glass with dust and the noise of JPEG."""
+WITH_YCBCR: Final = (6, 7, 33003, 33004, 33005, 34712)
+"""Compressions, of JPEG and JPEG 2000, that turn YCbCr into RGB when they decode."""
+USUAL: Final = 0.999
+"""Share of the values by which full intensity is found."""
+SAMPLED: Final = 2**22
+"""Values that are looked at for it."""
+FLOATS: Final = 1.5
+"""Largest usual value of a picture from 0 to 1, with what sharpening adds."""
+_HEAD: Final = 2**14
+"""Bytes in which a JPEG states its size."""
 BLOCK_LIMIT: Final = 64 * 2**20
 """Bytes of one decoded strip up to which rows are read strip by strip."""
 
@@ -50,8 +70,7 @@ class TiffReader:
             raise
 
     def _open_levels(self) -> None:
-        if len(self._tiff.pages) > MOST_PAGES:
-            raise ValueError(f"it holds {counted(len(self._tiff.pages), 'page')}")
+        _refuse_many_pages(self._tiff)
         _refuse_stated_planes(self._tiff)
         series, others = _main_series(self._tiff, self.path)
         _refuse_sizes(series)
@@ -68,6 +87,7 @@ class TiffReader:
         found = _resolution(self._tiff, series)
         if self._tiff.is_ome and _names_other_files(self._tiff.ome_metadata or ""):
             notices.append("The file names others that belong to it; they are not read.")
+        notices += _notices_of(self._keyframes[0], self._arrays[0])
         if others:
             notices.append(f"The file holds {others + 1} images; the largest is shown.")
         self.resolution = Resolution(found.mpp, found.source, (*found.notices, *notices))
@@ -86,6 +106,7 @@ class TiffReader:
         alone = len(level.pages) == 1 and series.transform is None
         if as_page and alone and StoredTiles.can_read(keyframe):
             return StoredTiles(self.path, keyframe, fill)
+        _refuse_lying_strips(keyframe)
         return zarr.open_array(series.aszarr(level=i, fillvalue=fill), mode="r")
 
     def read(self, x: int, y: int, width: int, height: int, level: int) -> UInt8Array:
@@ -136,10 +157,10 @@ class TiffReader:
         key = tuple(wanted.get(axis, every if axis in "SC" else 0) for axis in self._axes)
         try:
             stored = np.asarray(self._arrays[level][key])
+            kept = [axis for axis in self._axes if axis in "YXSC"]
+            return self.format.rgb(_last_channel(stored, kept))
         except FAULTS as error:
             raise damaged(self.path, error) from error
-        kept = [axis for axis in self._axes if axis in "YXSC"]
-        return self.format.rgb(_last_channel(stored, kept))
 
     def close(self) -> None:
         """Close the file."""
@@ -185,6 +206,59 @@ class _Unpacked:
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
+
+
+def _refuse_many_pages(tiff: tifffile.TiffFile) -> None:
+    """Raise a `ValueError` where there are more than `MOST_PAGES`; the others are not counted."""
+    try:
+        tiff.pages[MOST_PAGES]
+    except IndexError:
+        return
+    raise ValueError(f"it holds more than {counted(MOST_PAGES, 'page')}")
+
+
+def _notices_of(page: Any, array: Any) -> list[str]:
+    """Return what the user must know of the tiles or strips of a page, and of how it is turned.
+
+    Raises
+    ------
+    ValueError
+        When many tiles are the same bytes and show something: empty ones alone may be stored once for all.
+    """
+    notices = []
+    orientation = page.tags.get("Orientation")
+    if orientation is not None and orientation.value not in (0, 1):
+        notices.append(readers.TURNED)
+    offsets, counts = (np.asarray(numbers, np.int64) for numbers in (page.dataoffsets, page.databytecounts))
+    stored = (offsets[: len(counts)] > 0) & (counts[: len(offsets)] > 0)
+    if empty := int((~stored).sum()):
+        noun = "tile" if page.is_tiled else "strip"
+        notices.append(f"{counted_of(empty, len(stored), noun)} are not stored and are shown as white.")
+    if isinstance(array, StoredTiles):
+        places = np.flatnonzero(stored)
+        _, first, times = np.unique(offsets[places], return_index=True, return_counts=True)
+        for i in np.flatnonzero(times >= MOST_REPEATED)[:MOST_REPEATED]:
+            tile = array.tile(int(places[first[i]]))
+            if (
+                tile is not None
+                and np.ptp(tile.reshape(-1, *tile.shape[2:]).astype(float), axis=0).max() > PLAIN
+            ):
+                raise ValueError(
+                    f"{counted_of(int(times[i]), len(stored), 'tile')} are one and the same part of it"
+                )
+    return notices
+
+
+def _refuse_lying_strips(page: Any) -> None:
+    """Raise a `ValueError` where a strip of JPEG says that it is larger than what is decoded at most."""
+    if page.compression not in (6, 7, 33007):
+        return
+    stream = page.parent.filehandle
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+        stream.seek(offset)
+        sides = coded_size(stream.read(min(count, _HEAD)))
+        if sides and 3 * sides[0] * sides[1] > readers.MOST_TILE:
+            raise ValueError(f"a part of it says it has {px(sides)}")
 
 
 def _last_channel(stored: npt.NDArray[Any], axes: list[str]) -> npt.NDArray[Any]:
@@ -273,7 +347,7 @@ def _refuse_sizes(series: Any) -> None:
     """Raise a `ValueError` where what is stated of an image or its tiles cannot be so."""
     for level in series.levels:
         page = level.keyframe
-        if not 0 < min(_size(level)) <= max(_size(level)) <= MOST_SIDE:
+        if not 0 < min(_size(level)) <= max(_size(level)) <= readers.MOST_SIDE:
             raise ValueError(f"an image of {px(_size(level))} is stated")
         tile = float(np.prod([float(side) for side in page.chunks])) * np.dtype(level.dtype).itemsize
         if page.is_tiled and not 0 < tile <= readers.MOST_TILE:
@@ -321,21 +395,45 @@ def _pixel_format(series: Any, path: Path) -> tuple[PixelFormat, list[str]]:
             f"{path.name} has {channels} channels where an H&E slide has red, green and blue; "
             "export it as RGB."
         )
-    if page.photometric in (5, 6, 8) and page.compression not in (6, 7, 33003, 33004, 33005, 34712):
+    photometric = int(page.photometric)
+    if photometric not in (0, 1, 2, 3) and not (photometric == 6 and page.compression in WITH_YCBCR):
         raise UserError(
-            f"{path.name} stores colours as {page.photometric.name}, which is not read; export it as RGB."
+            f"{path.name} stores colours as {getattr(page.photometric, 'name', photometric)}, which is not "
+            "read; export it as RGB."
         )
-    if page.photometric == 3 and page.colormap is not None:
-        palette = (page.colormap >> 8).astype(np.uint8).T
-        return PixelFormat(palette=np.ascontiguousarray(palette)), notices
-    white = _white(series, path)
-    if page.dtype != np.uint8 and white not in (65535.0, 1.0, 255.0):
-        notices.append(f"Stored values up to {whole(white)} are shown as 8-bit colours.")
-    return PixelFormat(white, page.photometric == 0), notices
+    if photometric == 3:
+        return PixelFormat(palette=_palette(page, channels, path)), notices
+    alpha: Alpha = "none"
+    if page.extrasamples and page.extrasamples[-1] in (1, 2):
+        alpha = "multiplied" if page.extrasamples[-1] == 1 else "plain"
+    if channels in (2, 4) and alpha == "none":
+        notices.append(
+            f"The last of its {channels} channels, which it does not call transparency, is left out."
+        )
+    white, top = _white(series, path)
+    beyond = ", the few beyond as white" if top > 1.5 * white else ""
+    if beyond or (page.dtype != np.uint8 and white not in (65535.0, 1.0, 255.0)):
+        notices.append(f"Stored values up to {whole(white)} are shown as 8-bit colours{beyond}.")
+    return PixelFormat(white, photometric == 0, alpha=alpha), notices
 
 
-def _white(series: Any, path: Path) -> float:
-    """Return the stored value of full intensity, 2^bits - 1 of the camera, from the top level.
+def _palette(page: Any, channels: int, path: Path) -> UInt8Array:
+    """Return the colours of a page's palette, of which there is one for each value that may be stored."""
+    colours = page.colormap
+    needed = 2 ** int(np.max(page.bitspersample))
+    there = 0 if colours is None or colours.ndim != 2 or colours.dtype.kind != "u" else colours.shape[1]
+    if channels != 1 or there < needed or page.dtype.kind != "u":
+        raise UserError(
+            f"{path.name} stores colours by a palette of {counted(there, 'colour')} in "
+            f"{counted(channels, 'channel')}, where its values need {whole(needed)} in one; export it as RGB."
+        )
+    return np.ascontiguousarray((colours >> 8).astype(np.uint8).T)
+
+
+def _white(series: Any, path: Path) -> tuple[float, float]:
+    """Return the stored value of full intensity, 2^bits - 1 of the camera, and the largest value there is.
+
+    By the top level, and by all but one in a thousand of its values: a camera has hot pixels.
 
     Raises
     ------
@@ -345,37 +443,46 @@ def _white(series: Any, path: Path) -> float:
     """
     dtype = np.dtype(series.dtype)
     if dtype == np.uint8:
-        return 255.0
+        return 255.0, 255.0
     if dtype == np.bool_:
-        return 1.0
+        return 1.0, 1.0
     smallest = series.levels[-1]
-    top = 0.0
+    usual = top = 0.0
     if np.prod(smallest.shape, dtype=float) * dtype.itemsize < 2**29:
-        bottom, top = _extremes(series)
+        bottom, usual, top = _extremes(series)
         if dtype.kind == "i" and bottom < 0:
             raise UserError(
                 f"{path.name} stores signed integers ({dtype}) with negative values, which are no "
                 "colours of an H&E slide; export it as 8-bit RGB (uint8)."
             )
-    if dtype.kind == "f":
-        return 1.0 if top <= 1.0 else 255.0 if top <= 255.0 else 65535.0
-    full = 8 * dtype.itemsize - (dtype.kind == "i")  # one bit of a signed value is its sign
+    if dtype.kind == "f" and usual <= FLOATS:
+        return 1.0, top
+    full = 16 if dtype.kind == "f" else 8 * dtype.itemsize - (dtype.kind == "i")  # a bit is the sign
     bits = (b for b in (8, 10, 12, 14, 16, 32) if b <= full)
-    return float(next((2**b - 1 for b in bits if 0 < top <= 2**b - 1), 2**full - 1))
+    return float(next((2**b - 1 for b in bits if 0 < usual <= 2**b - 1), 2**full - 1)), top
 
 
-def _extremes(series: Any) -> tuple[float, float]:
-    """Return the smallest and the largest value of the smallest level, read a band at a time."""
+def _extremes(series: Any) -> tuple[float, float, float]:
+    """Return the smallest value of the smallest level, the one that 1 in 1,000 exceed, and the largest.
+
+    Read a band at a time; values that are no numbers do not count.
+    """
     level = series.levels[-1]
     stored = zarr.open_array(series.aszarr(level=len(series.levels) - 1), mode="r")
     width, height = _size(level)
     rows = bands(height, width, least=max(int(level.keyframe.rowsperstrip), 1))
     axis = level.axes.index("Y")
-    low, high = np.inf, -np.inf
+    step = max(int(np.prod(level.shape, dtype=float)) // SAMPLED, 1)
+    step += step % 3 == 0  # of all channels
+    low, high, some = np.inf, -np.inf, [np.zeros(0)]
     for band in rows:
-        values = np.asarray(stored[(slice(None),) * axis + (band,)])
-        low, high = min(low, float(np.min(values))), max(high, float(np.max(values)))
-    return low, high
+        values = np.asarray(stored[(slice(None),) * axis + (band,)]).ravel()
+        values = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+        if values.size:
+            low, high = min(low, float(np.min(values))), max(high, float(np.max(values)))
+            some.append(values[::step].astype(np.float64))
+    found = np.concatenate(some)
+    return low, float(np.quantile(found, USUAL, method="lower")) if len(found) else 0.0, high
 
 
 def _resolution(tiff: tifffile.TiffFile, series: Any) -> Resolution:
