@@ -1,6 +1,7 @@
 import json
 import re
 
+import h5py
 import pytest
 from tests.fakes import fake_prediction
 
@@ -38,6 +39,16 @@ def test_a_prediction_is_written_anew_without_names_and_folders(earlier, tmp_pat
     assert (clean.X == earlier.X).all()
     assert clean.uns[keys.PROVENANCE][keys.COMMAND].startswith("napari-flag predict anonymous-")
     assert output_name(read_prediction(tmp_path / LINE[1])) == "Smith_John"
+
+
+def test_a_hash_that_is_none_chooses_no_path(earlier, tmp_path, capsys):
+    folder = tmp_path / "sub"
+    folder.mkdir()
+    with h5py.File(tmp_path / LINE[1], "r+") as file:
+        file[f"uns/{keys.PROVENANCE}"].create_dataset(keys.SLIDE_HASH, data="/../../x")
+    assert main(["anonymise", str(tmp_path / LINE[1]), "--out", str(folder / "x.h5ad")]) == 2
+    assert 'has /../../x as "slide_sha256", which should be 64 hexadecimal digits' in capsys.readouterr().err
+    assert not [*folder.iterdir()]
 
 
 def test_what_others_wrote_into_it_is_named(earlier, tmp_path, capsys):

@@ -1,4 +1,6 @@
 import json
+import re
+import sys
 from dataclasses import dataclass, field
 
 import anndata
@@ -137,6 +139,14 @@ def test_samples_are_not_offered(capsys):
     shown = capsys.readouterr().out
     assert "--draws" in shown
     assert "--samples" not in shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows takes no such name")
+def test_a_file_named_after_its_slide_has_a_name_that_every_system_takes(model, folder):
+    (folder / "C9.png").rename(folder / "C\n9\x1b[31m<\u202e.png")
+    assert main(["predict", "C\n9\x1b[31m<\u202e.png", *TABLE[2:]]) == 0
+    [written] = folder.glob("*.h5ad")
+    assert re.fullmatch(r"C_9_\[31m__-[0-9a-f]{8}_predicted\.h5ad", written.name)
 
 
 def test_without_spots_a_grid_like_the_training_array_covers_the_tissue(model, folder):

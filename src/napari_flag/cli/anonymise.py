@@ -44,7 +44,7 @@ def add_anonymise(commands: terminal.Commands) -> None:
 def run_anonymise(args: argparse.Namespace) -> int:
     """Read, rename and write; say what could not be looked into."""
     from napari_flag.exports.replacing import check_place
-    from napari_flag.files import ending
+    from napari_flag.files import ending, place_in
     from napari_flag.prediction_file import output_name, read_prediction, write_prediction
     from napari_flag.slide_identity import anonymised, not_looked_into
 
@@ -55,7 +55,7 @@ def run_anonymise(args: argparse.Namespace) -> int:
             "prediction (.h5ad), and export or report that again."
         )
     adata = anonymised(read_prediction(source))
-    out: Path = args.out or Path(f"{output_name(adata)}_predicted.h5ad")
+    out: Path = args.out or place_in(Path(), output_name(adata), "_predicted.h5ad")
     check_place(out, args.overwrite, source=source)
     make_folder(out.parent)
     write_prediction(adata, out)

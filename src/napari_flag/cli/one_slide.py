@@ -61,7 +61,7 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
     from napari_flag.slides.slide import name_in_results
 
     args, said = with_source(args)
-    out: Path = args.out or Path(f"{name_in_results(args.slide, args.keep_names)}_predicted.h5ad")
+    out: Path = args.out or place_in(Path(), name_in_results(args.slide, args.keep_names), "_predicted.h5ad")
     command = command_of(args)
     identity = fingerprint(command)
     back = _goes_back(args, out)
