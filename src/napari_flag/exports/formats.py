@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from napari_flag import keys
 from napari_flag.analysis.structure import GeneSets
 from napari_flag.errors import UserError
-from napari_flag.exports.contents import choose_genes, known_columns, with_structure, write_csv
+from napari_flag.exports.contents import (
+    choose_genes,
+    clashing_columns,
+    known_columns,
+    with_structure,
+    write_csv,
+)
 from napari_flag.exports.ome_tiff import write_ome_tiff
 from napari_flag.exports.qupath import write_geojson
 from napari_flag.exports.replacing import refuse_columns
 from napari_flag.exports.spatial_data import check_installed, with_valid_names, write_spatial_data
 from napari_flag.files import ending, make_folder, place_in
+from napari_flag.formatting import first_of
 from napari_flag.gene_names import symbols_of
 from napari_flag.prediction_doubts import record_misplaced, refuse_misplaced, wrong_in
 from napari_flag.prediction_file import output_name, write_prediction, written_by
@@ -172,6 +179,12 @@ def export(
         wanted.check()
         if wanted.ending == ".csv":
             refuse_columns(path, known_columns(adata))
+            if clashing := clashing_columns(adata):
+                notice = (
+                    f"{first_of(clashing, 3)} in obs is called as a column that every table has, so it is left "
+                    "out of the table; rename it to have it there."
+                )
+                yield Step("Exporting", 0, len(places), "formats", notice=notice)
         for notice in with_valid_names(adata)[1] if wanted.ending == ".zarr" else ():
             yield Step("Exporting", 0, len(places), "formats", notice=notice)
     refuse_misplaced(adata, force)
