@@ -229,6 +229,10 @@ def with_picture(adata, picture, factor=0.5):
         (lambda a: a.uns[keys.PROVENANCE].update({keys.SPOT_DIAMETER_UM: -5.0}), "should be a number from 0"),
         (lambda a: a.uns[keys.PROVENANCE].update({keys.DRAWS: -5}), "should be a number from 0 on"),
         (lambda a: a.uns[keys.PROVENANCE].update({keys.READ_FROM: "a.h5ad"}), "should be a group"),
+        (
+            lambda a: a.uns[keys.PROVENANCE].update({keys.FAMILIARITY: {keys.UNLIKE_WARNING: "/home/x"}}),
+            "should be a text without a path",
+        ),
         (lambda a: a.uns[keys.PROVENANCE].update({keys.SLIDE_HASH: "/../../x"}), "64 hexadecimal digits"),
         (lambda a: a.uns[keys.PROVENANCE].update({keys.SLIDE_HASH: ["a" * 64]}), "64 hexadecimal digits"),
         (lambda a: a.uns[keys.PROVENANCE].update({keys.WEIGHTS_HASH: 5}), "64 hexadecimal digits"),

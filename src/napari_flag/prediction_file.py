@@ -32,7 +32,7 @@ from napari_flag.files import (
 )
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.scratch import refuse_beyond_memory
-from napari_flag.slides.file_identity import content_hash, is_digest
+from napari_flag.slides.file_identity import content_hash, is_digest, names_folder
 from napari_flag.slides.formats.stored_arrays import (
     DAMAGED,
     checked,
@@ -574,6 +574,9 @@ def _odd_entry(made: Mapping[str, Any]) -> str | None:
             fits, kind = isinstance(value, Mapping), "a group of entries"
         if not fits:
             return f'has {str(value)[:40]} as "{name}", which should be {kind}'
+    warning = _plain((made.get(keys.FAMILIARITY) or {}).get(keys.UNLIKE_WARNING, ""))
+    if not isinstance(warning, str) or names_folder(warning):
+        return f'has {str(warning)[:40]} as "{keys.UNLIKE_WARNING}", which should be a text without a path'
     for name in _HASHES:
         value = _plain(made.get(name))
         several = name in _TEXTS and isinstance(value, list | tuple)

@@ -57,8 +57,12 @@ def test_what_others_wrote_into_it_is_named(earlier, tmp_path, capsys):
     write_prediction(earlier, tmp_path / LINE[1])
     assert main([*LINE, "--out", "clean.h5ad"]) == 0
     said = capsys.readouterr()
-    assert 'Note: uns["leiden"], obs["pathologist"] were written by others' in said.err
+    assert 'Note: uns["leiden"] were left out, since napari-flag does not write them so.' in said.err
+    assert 'Note: obs["pathologist"] were written by others and are as they were' in said.err
     assert "Note" not in said.out
+    assert main([*LINE, "--out", "clean.h5ad", "--overwrite", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["left_out"], said["as_they_were"]) == (['uns["leiden"]'], ['obs["pathologist"]'])
 
 
 def test_json_names_what_was_written_into_a_folder_that_was_missing(earlier, tmp_path, capsys):

@@ -223,7 +223,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _refuse_inside_zarr(path: Path, elsewhere: str) -> None:
-    """Refuse a place inside a zarr: a prediction becomes a table of it (`predict --out`), and nothing else."""
+    """Refuse a place inside a zarr, into which nothing but a table comes (`spatial_data.add_prediction`)."""
     for holder in path.resolve().parents:
         if ending(holder) == ".zarr" or any((holder / name).is_file() for name in spatial_data.METADATA):
             raise UserError(f"{path} lies inside the zarr {holder.name}; choose {elsewhere}.")

@@ -13,6 +13,7 @@ from napari_flag.analysis.compare import Comparison
 from napari_flag.analysis.domains import hex_colour, labelled_share
 from napari_flag.analysis.pathways import DomainSets
 from napari_flag.analysis.scores import EXPECTATION, FEWEST_DRAWS, MEANING, STRUCTURE, DrawScores
+from napari_flag.anonymous_prediction import known_provenance
 from napari_flag.errors import UserError
 from napari_flag.files import UNSEALED, place_in
 from napari_flag.formatting import (
@@ -260,7 +261,8 @@ def _genes(findings: Findings) -> Iterator[str]:
 
 def _provenance(findings: Findings, command: str | None) -> Iterator[str]:
     yield '<h2 id="provenance">How it was made</h2>\n<table class="words"><tbody>'
-    made = {name: value for name, value in provenance(findings.adata).items() if name != keys.REGIONS}
+    known, _ = known_provenance(findings.adata)
+    made = {name: value for name, value in known.items() if name != keys.REGIONS}
     rows = {**_flat(made), "report: napari-flag": __version__}
     if command is not None:
         rows["report: command"] = command

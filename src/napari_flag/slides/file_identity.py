@@ -129,6 +129,14 @@ def name_of(path: Path, keep: bool = False) -> str:
     return "/".join(parts)
 
 
+def names_folder(text: str) -> bool:
+    """Return whether a sentence names an absolute path: of Unix, the home folder, Windows or a share."""
+    return _FOLDERS.search(text) is not None
+
+
+_FOLDERS: Final = re.compile(r"(?<![\w.])(?:~|[A-Za-z]:)?[\\/]{1,2}[^\\/\s]+|file://")
+
+
 def why_personal(name: str) -> str | None:
     """Return what in the name of a file may point to a patient, such as "a date"; None where nothing does.
 
