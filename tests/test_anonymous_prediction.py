@@ -188,6 +188,13 @@ def test_columns_labels_and_sets_of_a_person_stay_and_are_named():
     pd.testing.assert_frame_equal(clean.adata.obs, adata.obs)
 
 
+def test_a_column_that_is_there_twice_is_named_twice():
+    adata = fake_prediction(49, 8)
+    adata.obs["a"] = "jdoe"
+    adata.obs = pd.concat([adata.obs, adata.obs[["a"]]], axis=1)
+    assert columns_of_others(adata) == ("a", "a")
+
+
 def test_regions_keep_their_outlines_and_names_and_nothing_else(tmp_path):
     ring = [[0, 0], [100, 0], [100, 100], [0, 0]]
     feature = {

@@ -209,9 +209,9 @@ def columns_of_others(adata: "AnnData") -> tuple[str, ...]:
     """Return the columns of ``obs`` that this program does not write so: labels, domains named by words."""
     return tuple(
         str(name)
-        for name in adata.obs
+        for name, column in adata.obs.items()
         if str(name).removesuffix(keys.OF_MEASURED) not in _COLUMNS
-        or not all(text.isdecimal() for text in _texts_of(adata.obs[name]))
+        or not all(text.isdecimal() for text in _texts_of(column))
     )
 
 
@@ -388,7 +388,8 @@ _DESCRIBED: Final = re.compile(
 
 def _results(adata: "AnnData", left: list[str]) -> dict[str, Any]:
     """Return the results in ``uns`` in which each text is one that this program writes there."""
-    named = (adata.obs[key] for key in (keys.DOMAIN, keys.DOMAIN + keys.OF_MEASURED) if key in adata.obs)
+    domains = (keys.DOMAIN, keys.DOMAIN + keys.OF_MEASURED)
+    named = (column for name, column in adata.obs.items() if name in domains)
     words = {*_WRITTEN, *map(str, adata.var_names), *(text for each in named for text in _texts_of(each))}
     found = {}
     for key, value in adata.uns.items():
@@ -414,8 +415,8 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, pd.DataFrame):
         named = (*value.columns, *value.index, value.columns.name, value.index.name)
         yield from (str(name) for name in named if name is not None)
-        for name in value:
-            yield from _texts_of(value[name])
+        for _, column in value.items():
+            yield from _texts_of(column)
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _texts(inner)

@@ -348,6 +348,12 @@ def test_outlines_kept_in_the_file_are_not_printed_as_provenance(tmp_path):
     assert "FeatureCollection" not in path.read_text("utf-8")
 
 
+def test_no_page_is_written_into_a_zarr(tmp_path):
+    (tmp_path / "a.zarr").mkdir()
+    with pytest.raises(UserError, match="lies inside the zarr"):
+        finish(write_report(fake_prediction(16), None, tmp_path / "a.zarr"))
+
+
 def test_the_page_shows_what_is_known_of_the_record_alone(tmp_path):
     prediction = fake_prediction(16)
     prediction.uns[keys.PROVENANCE] |= {keys.DEVICE: "/home/jsmith", keys.STEPS: 6, "host": "ws-lab"}

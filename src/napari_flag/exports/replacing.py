@@ -222,7 +222,7 @@ def _is_whole(path: Path) -> bool:
     return ending(path) not in STATING or is_unchanged(path) is True
 
 
-def _refuse_inside_zarr(path: Path, elsewhere: str) -> None:
+def refuse_inside_zarr(path: Path, elsewhere: str = "another place") -> None:
     """Refuse a place inside a zarr, into which nothing but a table comes (`spatial_data.add_prediction`)."""
     for holder in path.resolve().parents:
         if ending(holder) == ".zarr" or any((holder / name).is_file() for name in spatial_data.METADATA):
@@ -264,7 +264,7 @@ def check_place(
         When the source itself is there, something else without `overwrite`, another program's or what was
         changed since it was written, nothing can be written there, or it lies inside a zarr.
     """
-    _refuse_inside_zarr(path, elsewhere)
+    refuse_inside_zarr(path, elsewhere)
     is_store = path.is_dir() and ending(path) == ".zarr"  # a file in all but the form
     there = path.is_file() or is_store
     holders = () if source is None or not there else (source.absolute(), *source.absolute().parents)

@@ -343,7 +343,7 @@ def write_report(
         When `predicted` is not ours or its spots look misplaced, the two do not belong together, or the page
         cannot be written.
     """
-    from napari_flag.exports.replacing import refuse_foreign
+    from napari_flag.exports.replacing import refuse_foreign, refuse_inside_zarr
     from napari_flag.files import check_writable, write_text
     from napari_flag.prediction_file import find_fault
     from napari_flag.report.findings import gather
@@ -353,6 +353,7 @@ def write_report(
     if fault:
         raise UserError(f"The file {fault}, so it is no prediction of napari-flag; choose one that is.")
     place = report_place(folder, output_name(predicted))
+    refuse_inside_zarr(place)
     refuse_foreign(place)
     check_writable(place)
     if findings is None:
