@@ -1,6 +1,7 @@
 """Pair FLAG's held-out predictions with those of every other method, spot by spot.
 
     python -m benchmarks.paired runs/her2st/equal_budgets/2_TFLOP/predictions/seed_2 \
+        runs/her2st/equal_budgets/2_TFLOP/predictions/seed_0/C?_{ridge,kNN}*.h5ad \
         --out docs/results/equal_budgets_paired.json
 
 Takes prediction files as ``benchmarks.domains`` does: one of each method and section, with the section's
@@ -12,6 +13,7 @@ where the interval lies below 0.  Writes JSON, and the same as a table in Markdo
 
 import argparse
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -143,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.predictions:  # as `make bench` runs it
         print("Skipped: give prediction files of sections with their truth (see the head of this file).")
         return 0
-    named = " ".join(str(path) for path in args.predictions)
+    named = shlex.join(str(path) for path in args.predictions)
     command = f"python -m benchmarks.paired {named} --out {args.out}"
     try:
         results = {"command": command, **measure(args.predictions)}

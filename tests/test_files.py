@@ -333,6 +333,13 @@ def test_toml_that_is_none_or_without_end_is_a_value_error(text):
         files.parse_toml(text)
 
 
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 1}', b'[{"b": {"\\u001b": 1, "\\u001b": 2}}]'])
+def test_json_that_states_a_name_twice_in_one_place_is_a_value_error(text):
+    with pytest.raises(ValueError, match=r'it states "[a␛]" twice in one place'):
+        files.parse_json(text)
+    assert files.parse_json('[{"a": 1}, {"a": {"a": 2}}]') == [{"a": 1}, {"a": {"a": 2}}]
+
+
 @pytest.mark.parametrize("text", [r'a = "x\u0000"', r'a = [{b = ["\U00000000"]}]', r'"a\u0000" = 1'])
 def test_toml_with_a_zero_byte_in_a_text_is_a_value_error(text):
     with pytest.raises(ValueError, match="holds a zero byte, which is in no name and no path"):
@@ -343,9 +350,7 @@ def test_toml_may_spell_the_escape_of_a_zero_byte():
     assert files.parse_toml(r"a = 'C:\u0000'") == {"a": r"C:\u0000"}
 
 
-@pytest.mark.parametrize(
-    "text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "-", "=HYPERLINK(1)"]
-)
+@pytest.mark.parametrize("text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "-", "=HYPERLINK(1)"])
 def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe_and_comes_back(text):
     assert files.safe_cell(text) == f"'{text}"
     assert files.raw_cell(files.safe_cell(text)) == text
@@ -378,6 +383,23 @@ def test_a_table_holds_no_formula_in_any_cell_or_heading(tmp_path):
         ["-3", "stroma", "2", "-2", "-3"],
     ]
     assert list(table.columns) == ["spot", "label", "+GENE", "n", "spot"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\r=3", "␍=3"),
+        ("a\r=1+1", "a␍=1+1"),
+        ("\t=1", "␉=1"),
+        ("a\n@x", "a␊@x"),
+        ("a\u202eb\x1b[2J", "a\ufffdb␛[2J"),
+    ],
+)
+def test_no_cell_begins_a_row_or_turns_what_follows(tmp_path, text, shown):
+    """Some programs begin a row after a lone return, and CSV quotes neither that nor direction marks."""
+    assert files.safe_cell(text) == shown
+    files.write_table(pd.DataFrame({"spot": [text], text: ["x"]}), tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_bytes().decode().splitlines() == [f"spot,{shown}", f"{shown},x"]
 
 
 def test_every_writer_of_csv_guards_its_cells():

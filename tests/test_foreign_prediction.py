@@ -65,6 +65,34 @@ def test_what_scanpy_says_of_the_logarithm_is_read_and_converted(prediction, tmp
     assert output_name(read) == "deepspot"
 
 
+@pytest.mark.parametrize(
+    ("uns", "said"),
+    [
+        ({"unit": "counts", "units": "log2(count + 1)"}, r'states counts in uns\["unit"\] and log2'),
+        ({"model": {"unit": "counts"}, "log1p": {}}, r'counts in uns\["model"\]\["unit"\] and ln'),
+        ({"unit": "log1p", "log1p": {"base": 10.0}}, r"ln\(count \+ 1\) in .* to the base 10 in"),
+    ],
+)
+def test_a_file_that_states_two_units_is_refused(prediction, tmp_path, uns, said):
+    path = written(prediction, tmp_path / "other.h5ad", prediction.X + 0.25, **uns)
+    for unit in (None, "counts"):
+        with pytest.raises(UserError, match=said):
+            read_any_prediction(path, unit)
+
+
+def test_a_unit_that_is_stated_twice_alike_is_taken(prediction, tmp_path):
+    uns = {"unit": "log1p", "units": "ln(count + 1)", "log1p": {"base": np.float32(np.e)}}
+    path = written(prediction, tmp_path / "other.h5ad", prediction.X + 0.25, **uns)
+    assert unit_read(read_any_prediction(path)) == "log1p"
+
+
+@pytest.mark.parametrize("base", [1 + 1e-12, 1.0, -2.0, np.inf, np.nan])
+def test_a_base_that_no_logarithm_is_taken_to_states_nothing(prediction, tmp_path, base):
+    path = written(prediction, tmp_path / "other.h5ad", prediction.X + 0.25, log1p={"base": base})
+    with pytest.raises(UnitUnknown):
+        read_any_prediction(path)
+
+
 def test_a_file_without_a_unit_is_asked_for_it_and_read_with_the_answer(prediction, tmp_path):
     path = write_hest_like(prediction, tmp_path / "stpath.h5ad")
     with pytest.raises(UnitUnknown, match=r"stpath\.h5ad does not state the unit .* --unit") as asked:

@@ -6,6 +6,7 @@ import pytest
 from napari_flag.formatting import (
     TYPED,
     area,
+    as_code,
     counted,
     counted_of,
     data_size,
@@ -14,6 +15,7 @@ from napari_flag.formatting import (
     entry,
     entry_name,
     first_of,
+    in_markdown,
     interval,
     length,
     number,
@@ -171,3 +173,40 @@ def test_a_name_of_many_lines_is_one_line_and_cut():
     assert said.startswith("A, b␊cb␊c")
     assert said.endswith("…, …")
     assert len(said) < 100
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("<script>alert(1)</script>", "&lt;script>alert(1)&lt;/script>"),
+        ("[x](javascript:alert(1)) ![i](http://e/x)", "[x\\](javascript:alert(1)) ![i\\](http://e/x)"),
+        ("a\r\nb|c\n# h", "a␍␊b\\|c␊# h"),
+        ("\x1b[2J\u202e", "␛[2J\ufffd"),
+        ("**b** _i_ __b__ `a``b`", "\\*\\*b\\*\\* \\_i\\_ \\_\\_b\\_\\_ `a``b`"),
+        ("a{: onclick=x }&lt;\\", "a\\{: onclick=x }&amp;lt;\\\\"),
+    ],
+)
+def test_nothing_in_a_text_of_a_file_acts_in_markdown(text, shown):
+    assert in_markdown(text) == shown
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "C5",
+        "kNN, k = 10",
+        "`X`",
+        "`X`, tiles shuffled",
+        "her2st_C5",
+        "R&D #3",
+        "0.5 [0.4, 0.6]",
+        "Frau Groß (1)",
+    ],
+)
+def test_ordinary_names_stay_as_they_are_in_markdown(name):
+    assert in_markdown(name) == name
+
+
+def test_a_command_with_backquotes_and_ends_of_lines_is_one_piece_of_code():
+    assert as_code("napari-flag tables s.json") == "`napari-flag tables s.json`"
+    assert as_code("a `x`\n<!-- ``y") == "``` a `x`␊<!-- ``y ```"

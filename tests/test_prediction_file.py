@@ -2,11 +2,14 @@ import errno
 from types import SimpleNamespace
 
 import anndata
+import h5py
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
+from scipy import sparse
 from shapely import box
-from tests.fakes import MPP, PITCH_UM, FakeSlide, fake_prediction
+from tests.fakes import MPP, PITCH_UM, FakeSlide, add_draws, fake_prediction
 
 from napari_flag import keys, prediction_file
 from napari_flag.errors import UserError
@@ -216,6 +219,29 @@ def with_picture(adata, picture, factor=0.5):
     }
 
 
+def as_texts(adata, layer):
+    adata.layers[layer] = adata.layers[layer].astype("S5")
+
+
+def as_frame(adata):
+    return pd.DataFrame(adata.obsm[keys.SPATIAL], index=adata.obs_names, columns=["x", "y"])
+
+
+def twice(frame, column):
+    frame.insert(0, column, 0, allow_duplicates=True)
+
+
+@pytest.mark.parametrize("picture", [np.full((4, 4, 3), 0.5, np.float32), np.full((4, 4, 4), 200, np.int64)])
+def test_a_picture_is_one_of_any_kind_of_numbers_that_pictures_have(prediction, picture):
+    with_picture(prediction, picture)
+    assert prediction_file.find_fault(prediction) is None
+
+
+def test_marker_genes_of_a_record_per_field_are_stored(prediction, tmp_path):
+    prediction.uns[keys.MARKERS] = {"names": np.zeros(3, [("1", object), ("2", object)])}
+    assert prediction_file.find_fault(prediction) is None
+
+
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
@@ -249,9 +275,36 @@ def with_picture(adata, picture, factor=0.5):
         (lambda a: with_picture(a, np.zeros((4, 4, 3), np.uint8), "half"), "should be a number above 0"),
         (lambda a: a.obs.__setitem__(keys.ARRAY_ROW, 10**9), "no rows and columns of an array"),
         (lambda a: a.obs.__setitem__(keys.ARRAY_COL, "left"), "no rows and columns of an array"),
+        (lambda a: a.layers["sample_3"].__setitem__((0, 0), np.nan), 'not numbers in layers["sample_3"]'),
+        (lambda a: as_texts(a, "sample_3"), 'not numbers in layers["sample_3"]'),
+        (lambda a: as_texts(a, "sample"), 'not numbers in layers["sample"]'),
+        (lambda a: a.layers[keys.MEASURED].__setitem__((0, 0), np.inf), 'not numbers in layers["measured"]'),
+        (lambda a: as_texts(a, keys.MEASURED), 'not numbers in layers["measured"]'),
+        (lambda a: setattr(a, "X", a.X.astype(np.complex64)), "not numbers"),
+        (lambda a: a.obsm.__setitem__(keys.SPATIAL, sparse.csr_matrix(a.obsm[keys.SPATIAL])), "spot centres"),
+        (lambda a: a.obsm.__setitem__(keys.SPATIAL, as_frame(a)), "spot centres"),
+        (lambda a: a.uns[keys.PROVENANCE].update({keys.MPP: 1e-308}), "should be a number from 1e-06 to"),
+        (lambda a: a.uns[keys.PROVENANCE].update({keys.MPP: 1e300}), "should be a number from 1e-06 to"),
+        (lambda a: a.uns[keys.PROVENANCE].update({keys.SPOT_PITCH_UM: 1e300}), "should be a number from"),
+        (lambda a: with_picture(a, np.zeros((0, 0, 3), np.uint8)), "that is none in colour"),
+        (lambda a: with_picture(a, np.full((4, 4, 3), 1e300)), "that is none in colour"),
+        (lambda a: with_picture(a, np.full((4, 4, 3), np.nan)), "that is none in colour"),
+        (lambda a: with_picture(a, np.zeros((4, 4, 3), np.uint8), 1e-300), "should be a number above 0"),
+        (lambda a: a.obs.__setitem__(keys.DISTANCE, "far"), 'else than numbers in obs["training_distance"]'),
+        (
+            lambda a: a.uns[keys.PROVENANCE].update(more=h5py.Reference()),
+            'uns["napari_flag"]["more"] that is',
+        ),
+        (lambda a: a.uns.update(more={"at": h5py.RegionReference()}), 'uns["more"]["at"] that is neither'),
+        (lambda a: a.uns.update(more=h5py.Empty("f4")), 'uns["more"] that is neither'),
+        (lambda a: a.uns.update(more=np.array([h5py.Reference()], object)), 'uns["more"] that is neither'),
+        (lambda a: a.uns.update(more=np.zeros(3, [("a", "f4", (2,))])), 'uns["more"] that is neither'),
+        (lambda a: twice(a.obs, keys.ARRAY_ROW), "names a column of obs or var twice"),
     ],
 )
 def test_what_breaks_the_contract_is_named(prediction, tmp_path, spoil, fault):
+    add_draws(prediction, 3)
+    prediction.layers[keys.MEASURED][1, 1] = np.nan  # was not measured
     assert prediction_file.find_fault(prediction) is None
     spoil(prediction)
     assert fault in prediction_file.find_fault(prediction)

@@ -20,6 +20,7 @@ import time
 import tomllib
 import unicodedata
 import zlib
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.formatting import data_size, whole
+from napari_flag.formatting import data_size, legible, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -429,8 +430,8 @@ def parse_json(data: str | bytes) -> Any:
     Raises
     ------
     ValueError
-        When it is none, is nested deeper than Python can follow, has more than `MOST_MARKS` parts, or holds a
-        number too long to read.
+        When it is none, is nested deeper than Python can follow, has more than `MOST_MARKS` parts, holds a
+        number too long to read, or states a name twice in one place, of which Python takes the last.
     """
     if isinstance(data, bytes):
         parts = sum(map(data.count, (b"[", b"{", b",")))
@@ -439,9 +440,18 @@ def parse_json(data: str | bytes) -> Any:
     if parts > MOST_MARKS:
         raise ValueError(f"it has {whole(parts)} parts, where up to {whole(MOST_MARKS)} are read")
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=_each_once)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; a `ValueError` names what it states twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f'it states "{legible(name[:_SHOWN])}" twice in one place')
+    return found
 
 
 _SHOWN: Final = 80
@@ -521,20 +531,24 @@ def check_writable(path: Path, *, folder_is_made: bool = False) -> None:
         _delete(place)
 
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA: Final = ("=", "+", "-", "@")
 """How a cell begins that a spreadsheet takes for a formula, and runs."""
 
 
 def safe_cell(value: Any) -> Any:
     """Return a cell of a CSV; text that a spreadsheet would run as a formula gets an apostrophe before it.
 
-    Numbers stay numbers, also as text ("-1.5").
+    Ends of lines and other characters that act and are not seen become a sign (`legible`): to some programs a
+    return alone begins another row, with a formula of its own.  Numbers stay numbers, also as text ("-1.5").
     """
-    return f"'{value}" if isinstance(value, str) and _is_formula(value) else value
+    if not isinstance(value, str):
+        return value
+    text = legible(value)
+    return f"'{text}" if _is_formula(text) else text
 
 
 def raw_cell(text: str) -> str:
-    """Return what `safe_cell` was given, for readers of our own tables."""
+    """Return what `safe_cell` was given, but for the signs in it, for readers of our own tables."""
     return text[1:] if text.startswith("'") and _is_formula(text[1:]) else text
 
 
@@ -545,7 +559,7 @@ def _is_formula(text: str) -> bool:
         float(text)
     except ValueError:
         return True
-    return text[0] in "\t\r"
+    return False
 
 
 def write_table(table: "pd.DataFrame", path: Path) -> None:

@@ -483,8 +483,32 @@ def _values(h5ad: H5ad, path: Path) -> tuple[Any, tuple[str, ...]]:
     )
 
 
-def _written_unit(uns: Mapping[str, Any], values: Any) -> tuple[str, float, str] | None:
-    """Return the unit a file states, log2 of its base, and where it is stated; None where it is not."""
+def _written_unit(path: Path, uns: Mapping[str, Any], values: Any) -> tuple[str, float, str] | None:
+    """Return the unit a file states, log2 of its base, and where it is stated; None where it is not.
+
+    Raises
+    ------
+    UserError
+        When it states two.
+    """
+    stated = _stated_units(uns)
+    for word, factor, where in stated[1:]:
+        first, its_factor, its_where = stated[0]
+        if word != first or not math.isclose(factor, its_factor, rel_tol=_SAME_BASE):
+            raise UserError(
+                f"{path.name} states {_unit_of(first, its_factor)} in {its_where} and "
+                f"{_unit_of(word, factor)} in {where}, so one of the two is wrong; correct it in the file."
+            )
+    if stated:
+        return stated[0]
+    if are_counts(values) and values.max() > 1:
+        return "counts", 1.0, WHOLE
+    return None
+
+
+def _stated_units(uns: Mapping[str, Any]) -> list[tuple[str, float, str]]:
+    """Return each unit that is stated, log2 of its base, and where."""
+    found = []
     for holder, inner in (
         ("uns", uns),
         *((f'uns["{k}"]', v) for k, v in uns.items() if isinstance(v, Mapping)),
@@ -492,21 +516,26 @@ def _written_unit(uns: Mapping[str, Any], values: Any) -> tuple[str, float, str]
         for key in _UNIT_KEYS:
             word = _WRITTEN.get(str(inner.get(key, "")).strip().lower())
             if word is not None:
-                return word, _LOG2_OF_BASE[word], f'{holder}["{key}"]'
+                found.append((word, _LOG2_OF_BASE[word], f'{holder}["{key}"]'))
     if "log1p" in uns:
         base = uns["log1p"].get("base") if isinstance(uns["log1p"], Mapping) else None
         base = math.e if base is None else float(base)
-        if base > 1:
-            return (
-                ("log2p1" if base == 2 else "log1p"),
-                float(np.log2(base)),
-                'uns["log1p"]',
-            )
-    if are_counts(values) and values.max() > 1:
-        return "counts", 1.0, WHOLE
-    return None
+        if _SMALLEST_BASE <= base < math.inf:
+            word = "log2p1" if base == 2 else "log1p"
+            found.append((word, math.log2(base), 'uns["log1p"]'))
+    return found
 
 
+def _unit_of(word: str, factor: float) -> str:
+    """Return what a unit means, its base where that is not the one of its word."""
+    own = math.isclose(factor, _LOG2_OF_BASE[word], rel_tol=_SAME_BASE)
+    return UNITS[word] if own else f"log(count + 1) to the base {2**factor:.4g}"
+
+
+_SMALLEST_BASE: Final = 1.1
+"""Of a logarithm that somebody may have taken: values in a smaller one become almost nothing in log2."""
+_SAME_BASE: Final = 1e-3
+"""Share by which logarithms of one base may differ: that of ln may be stored in 32 bits."""
 _LOG2_OF_BASE: Final = {"log2p1": 1.0, "log1p": math.log2(math.e), "counts": 1.0}
 
 
@@ -549,7 +578,7 @@ def _build(
     import pandas as pd
     from anndata import AnnData
 
-    word, factor, where = _settled_unit(path, unit, _written_unit(uns, values))
+    word, factor, where = _settled_unit(path, unit, _written_unit(path, uns, values))
     notices += _doubts(path, values, word)
     kept = {}
     for name, layer in layers.items():

@@ -138,6 +138,34 @@ def _sign_for(control: str) -> str:
     return chr(0x2400 + number) if number < 0x20 else "\u2421" if number == 0x7F else "\ufffd"
 
 
+_ACTING: Final = re.compile(
+    r"(?P<code>`\w+`)|(?P<reference>&(?=#?\w+;))|(?P<tag><)"
+    r"|[\\`*{|]|\](?=[(\[])|(?<![^\W_])_|_(?![^\W_])"
+)
+"""What may act in Markdown where no line begins; a word in backquotes, as `X`, does not."""
+
+
+def in_markdown(text: str) -> str:
+    """Return a text of a file as it stands in a page of Markdown: on one line, with nothing in it that acts.
+
+    Ordinary names stay as they are, also "her2st_C5", "`X`" and "0.5 [0.4, 0.6]".
+    """
+    return _ACTING.sub(_not_acting, legible(text))
+
+
+def _not_acting(found: re.Match[str]) -> str:
+    if found["code"]:
+        return found["code"]
+    return "&amp;" if found["reference"] else "&lt;" if found["tag"] else f"\\{found[0]}"
+
+
+def as_code(text: str) -> str:
+    """Return a text, such as a command, between backquotes of Markdown, on one line and as it is."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence, blank = "`" * (longest + 1), " " if longest else ""
+    return f"{fence}{blank}{legible(text)}{blank}{fence}"
+
+
 def first_of(names: Sequence[str], most: int) -> str:
     """Return "A, B, C", of more than `most` names the first ones and "…"; each on one line and cut."""
     shown = [

@@ -10,6 +10,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -206,6 +207,11 @@ def add_out_of_distribution(adata: "AnnData", score: "SlideScore", rows: npt.NDA
 def layer_of(number: int) -> str:
     """Return the ``layers`` key of draw `number`, from 1."""
     return keys.SAMPLE if number == 1 else f"{keys.SAMPLE}_{number}"
+
+
+def draw_layers(adata: "AnnData") -> tuple[str, ...]:
+    """Return the ``layers`` keys of the draws of `adata`, in order."""
+    return tuple(takewhile(set(adata.layers).__contains__, map(layer_of, count(1))))
 
 
 def check_draws(upto: int) -> None:
@@ -489,24 +495,48 @@ def find_fault(adata: "AnnData") -> str | None:
         return "has no spots or no genes"
     if not (adata.obs_names.is_unique and adata.var_names.is_unique):
         return "names a spot or a gene twice"
+    if not (adata.obs.columns.is_unique and adata.var.columns.is_unique):
+        return "names a column of obs or var twice"
     xy = adata.obsm.get(keys.SPATIAL)
-    if xy is None or np.shape(xy) != (adata.n_obs, 2) or not np.isfinite(xy).all():
+    if np.shape(xy) != (adata.n_obs, 2) or not isinstance(xy, np.ndarray) or _odd_values(xy):
         return f'has no spot centres in obsm["{keys.SPATIAL}"]'
     if (odd := odd_pictures(adata.uns.get(keys.SPATIAL, {}))) is not None:
         return odd
     if _odd_array(adata):
         return f'has no rows and columns of an array in obs["{keys.ARRAY_ROW}"] and obs["{keys.ARRAY_COL}"]'
-    for values in (adata.X, *(adata.layers[name] for name in (keys.SAMPLE,) if name in adata.layers)):
-        if values is None or not _finite(values.data if sparse.issparse(values) else values):
-            return "has values that are missing or not numbers"
-    if keys.SPREAD in adata.layers:
-        spread = adata.layers[keys.SPREAD]
-        stored = spread.data if sparse.issparse(spread) else spread
-        if not _finite(stored):
-            return f'has values that are missing or not numbers in layers["{keys.SPREAD}"]'
-        if stored.size and stored.min() < 0:
-            return f'has values below 0 in layers["{keys.SPREAD}"], which no standard deviation is'
-    return None
+    for name in (keys.DISTANCE, keys.UNLIKE):
+        if name in adata.obs and adata.obs[name].dtype.kind not in "biuf":
+            return f'has something else than numbers in obs["{name}"]'
+    if _odd_values(adata.X):
+        return "has values that are missing or not numbers"
+    for name in (*draw_layers(adata), keys.SPREAD, keys.MEASURED):
+        if name not in adata.layers:
+            continue
+        values = adata.layers[name]
+        if np.shape(values) != adata.shape or _odd_values(values, missing=name == keys.MEASURED):
+            return f'has values that are missing or not numbers in layers["{name}"]'
+        stored = values.data if sparse.issparse(values) else values
+        if name == keys.SPREAD and stored.size and stored.min() < 0:
+            return f'has values below 0 in layers["{name}"], which no standard deviation is'
+    return _odd_kind(adata.uns, "uns")
+
+
+def _odd_kind(value: Any, where: str) -> str | None:
+    """Say where there is something that only HDF5 holds, and nothing can be written from; or None."""
+    import h5py
+
+    if isinstance(value, Mapping):
+        found = (_odd_kind(inner, f'{where}["{str(name)[:40]}"]') for name, inner in value.items())
+        return next(filter(None, found), None)
+    only_hdf5 = (h5py.Reference, h5py.RegionReference, h5py.Empty)
+    if isinstance(value, np.ndarray | np.void):
+        kinds = [value.dtype[name] for name in value.dtype.names or ()] or [value.dtype]
+        odd = any(kind.subdtype is not None or kind.names or kind.kind == "V" for kind in kinds)
+        if value.dtype.kind == "O":
+            odd = any(isinstance(each, only_hdf5) for each in value.ravel().tolist())
+    else:
+        odd = isinstance(value, only_hdf5)
+    return f"has something in {where} that is neither text nor numbers" if odd else None
 
 
 def odd_pictures(libraries: Any) -> str | None:
@@ -521,16 +551,30 @@ def odd_pictures(libraries: Any) -> str | None:
         if not isinstance(images, Mapping) or not isinstance(factors, Mapping):
             return f"has no group of pictures and scale factors for {str(name)[:40]} {where}"
         for key, picture in images.items():
-            values = np.asarray(picture)
-            if values.ndim != 3 or values.shape[2] not in (3, 4) or values.dtype.kind not in "uif":
+            if not _is_picture(np.asarray(picture)):
                 return f"has a picture {str(key)[:40]} {where} that is none in colour"
         for key, factor in factors.items():
             value = _plain(factor)
-            if str(key).startswith("tissue_") and not (
-                isinstance(value, int | float) and np.isfinite(value) and value >= 0
-            ):
+            if str(key).startswith("tissue_") and not (isinstance(value, int | float) and _is_scale(value)):
                 return f"has {str(value)[:40]} as {str(key)[:40]} {where}, which should be a number above 0"
     return None
+
+
+def _is_picture(values: npt.NDArray[Any]) -> bool:
+    """Return whether an array is a picture in colour: 0 to 255, or fractions from 0 to 1 as matplotlib's."""
+    if values.ndim != 3 or values.shape[2] not in (3, 4) or not values.size or values.dtype.kind not in "uif":
+        return False
+    return bool(values.min() >= 0 and values.max() <= (1 if values.dtype.kind == "f" else 255))
+
+
+def _is_scale(value: float) -> bool:
+    """Return whether a number can be a length in µm or a scale: 0 where it is not known."""
+    least, most = SCALES
+    return value == 0 or least <= value <= most
+
+
+SCALES: Final = (1e-6, 1e6)
+"""Lengths in µm, µm per pixel and factors between pictures that are no mistake, and that can be drawn."""
 
 
 PICTURED: Final = ("images", "scalefactors")
@@ -553,6 +597,7 @@ _NUMBERS: Final = (
     keys.SLIDE_WIDTH, keys.SLIDE_HEIGHT, keys.MPP, keys.SPOT_DIAMETER_UM, keys.SPOT_PITCH_UM, keys.TILE_PX,
     keys.TILE_UM_PER_PX, keys.STEPS, keys.DRAWS, keys.DEPTH, keys.SEED,
 )  # fmt: skip
+_LENGTHS: Final = (keys.MPP, keys.SPOT_DIAMETER_UM, keys.SPOT_PITCH_UM, keys.TILE_UM_PER_PX)
 _TEXTS: Final = (keys.TRAINING_SLIDES, keys.TRAINING_HASHES, keys.NOTICES)
 _GROUPS: Final = (keys.READ_FROM, keys.FAMILIARITY, keys.VERSIONS)
 _HASHES: Final = (keys.SLIDE_HASH, keys.WEIGHTS_HASH, keys.TRAINING_HASHES)
@@ -568,6 +613,8 @@ def _odd_entry(made: Mapping[str, Any]) -> str | None:
             fits, kind = isinstance(value, int | float) and bool(np.isfinite(value)), "a number"
             if fits and value < 0 and name != keys.SEED:
                 fits, kind = False, "a number from 0 on"
+            elif fits and name in _LENGTHS and not _is_scale(value):
+                fits, kind = False, f"a number from {SCALES[0]:g} to {SCALES[1]:g}"
         elif name in _TEXTS:
             fits, kind = isinstance(value, str | list | tuple), "a list of texts"
         else:
@@ -586,9 +633,18 @@ def _odd_entry(made: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _finite(values: Any) -> bool:
-    """Return whether all values are numbers, looked at part by part: they may lie in a file."""
-    return all(np.isfinite(values[start : start + _ROWS]).all() for start in range(0, len(values), _ROWS))
+def _odd_values(values: Any, missing: bool = False) -> bool:
+    """Return whether a dense or sparse matrix holds anything but numbers, looked at part by part.
+
+    With `missing` some may be NaN.
+    """
+    from scipy import sparse
+
+    stored = values.data if sparse.issparse(values) else values
+    if getattr(getattr(stored, "dtype", None), "kind", "O") not in "biuf":
+        return True
+    parts = (stored[start : start + _ROWS] for start in range(0, len(stored), _ROWS))  # may lie in a file
+    return any((np.isinf(part) if missing else ~np.isfinite(part)).any() for part in parts)
 
 
 def refuse_fault(adata: "AnnData", path: Path, remedy: str = "so it cannot be shown; repair it") -> None:

@@ -13,7 +13,7 @@ from napari_flag.analysis.models import CONTROLS, comparing_models
 from napari_flag.analysis.pathways import recover_in_truth
 from napari_flag.analysis.scores import METRICS, PROPER
 from napari_flag.analysis.truth import attach_measured
-from napari_flag.errors import UserError
+from napari_flag.errors import Doubtful, UserError
 from napari_flag.foreign_prediction import read_any_prediction
 from napari_flag.prediction_file import layer_of
 from napari_flag.progress import finish
@@ -70,6 +70,41 @@ def test_all_models_are_judged_on_one_graph_whatever_they_say_of_places(predicti
         assert graphs == {"4 first-ring neighbours on the square array"}
         moran = [c.tables["X"].moran_measured.to_numpy() for c in found.models.values()]
         np.testing.assert_array_equal(*moran)
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {keys.SLIDE_NAME: "other"},
+        {keys.SLIDE_WIDTH: 999_999},
+        {keys.SLIDE_NAME: "FAKE", keys.SLIDE_HEIGHT: 5000},
+    ],
+)
+def test_predictions_that_state_different_slides_are_refused_unless_insisted_on(
+    prediction, foreign, measured, stated
+):
+    other = prediction.copy()
+    other.uns[keys.PROVENANCE] |= {**stated, keys.SLIDE_HASH: "1" * 64}
+    models = {"deepspot": foreign, "ours": prediction, "other": other}
+    with pytest.raises(Doubtful, match=r"ours and other state different slides .*--force"):
+        together(measured, **models)
+    found = finish(comparing_models(models, measured, force=True))
+    assert "ours and other state different slides" in found.notices[0]
+    assert "as was insisted on" in found.said()[0]
+    other.uns[keys.PROVENANCE] |= dict.fromkeys([keys.SLIDE_HASH], "0" * 64)
+    prediction.uns[keys.PROVENANCE] |= dict.fromkeys([keys.SLIDE_HASH], "0" * 64)
+    assert not any("slides" in said for said in together(measured, **models).notices), "of one content"
+
+
+def test_slides_of_one_name_and_size_and_different_contents_are_said(prediction, measured):
+    prediction.uns[keys.PROVENANCE][keys.SLIDE_HASH] = "0" * 64
+    other = prediction.copy()
+    other.uns[keys.PROVENANCE][keys.SLIDE_HASH] = "1" * 64
+    assert (
+        together(measured, ours=prediction, other=other)
+        .notices[0]
+        .startswith("The slides of ours, other have")
+    )
 
 
 def test_controls_are_those_of_their_definitions(prediction, foreign, measured):

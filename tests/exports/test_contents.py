@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
-from napari_flag.exports.contents import expression_table
+from napari_flag.exports.contents import choose_genes, expression_table
 from napari_flag.exports.formats import export, find_format
 from napari_flag.progress import Step
 
@@ -34,3 +35,18 @@ def test_columns_that_others_wrote_are_named_where_they_go_along(tmp_path):
     assert any(notice.startswith("The columns pathologist of obs were not written by") for notice in said)
     said = said_by(export(adata, [(find_format("geojson"), tmp_path / "a.geojson")]))
     assert not any("were not written by" in notice for notice in said)
+
+
+@pytest.fixture
+def prediction():
+    return fake_prediction(n_spots=25, n_genes=6)
+
+
+def test_tables_of_genes_that_another_program_wrote_in_another_layout_stay_as_they_are(prediction):
+    names = np.array([("ERBB2",), ("ESR1",)], [("1", object)])
+    for markers in (1, {"params": {}}, {"names": names}):
+        prediction.uns[keys.MARKERS], prediction.uns[keys.MORAN] = markers, "none"
+        chosen = choose_genes(prediction, ["ERBB2", "MKI67"])
+        assert list(chosen.var_names) == ["ERBB2", "MKI67"]
+        assert chosen.uns[keys.MORAN] == "none"
+        assert type(chosen.uns[keys.MARKERS]) is type(markers)

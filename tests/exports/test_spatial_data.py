@@ -102,6 +102,15 @@ def test_structure_goes_along_without_a_warning_of_zarr(prediction, tmp_path, re
     assert list(markers[markers.domain == "1"].gene) == list(complete.uns[keys.MARKERS]["names"]["1"])
 
 
+@pytest.mark.parametrize("markers", [1, {"params": {"method": "logreg"}}])
+def test_marker_genes_in_another_layout_do_not_stop_it(prediction, tmp_path, markers):
+    import spatialdata
+
+    prediction.uns[keys.MARKERS] = markers
+    finish(write_spatial_data(prediction, tmp_path / "a.zarr"))
+    assert spatialdata.read_zarr(tmp_path / "a.zarr").tables[TABLE].uns[keys.MARKERS] == markers
+
+
 def test_the_slide_becomes_a_pyramid(prediction, tmp_path):
     import spatialdata
 

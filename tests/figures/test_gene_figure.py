@@ -1,4 +1,7 @@
+import re
+
 import pytest
+from matplotlib.figure import Figure
 from napari.components import ViewerModel
 from PIL import Image
 from tests.fakes import FakeSlide, fake_prediction
@@ -6,7 +9,8 @@ from tests.fakes import FakeSlide, fake_prediction
 from napari_flag import keys
 from napari_flag.analysis.spatial import find_classes
 from napari_flag.errors import UserError
-from napari_flag.figures.gene_figure import save_gene_figure, save_local_figure
+from napari_flag.exports.replacing import written_here
+from napari_flag.figures.gene_figure import save_gene_figure, save_local_figure, write_figure
 from napari_flag.layers.gene_map import GeneMap
 from napari_flag.layers.local_map import LocalMap, MapKind
 from napari_flag.progress import finish
@@ -24,6 +28,13 @@ def test_a_vector_figure_says_gene_units_scale_weights_and_use(gene_map, tmp_pat
     text = save_gene_figure(tmp_path / "f.svg", gene_map, FakeSlide()).read_text()
     for part in ("ERBB2", keys.EXPRESSION_UNITS, "µm", "fake-weights", keys.RESEARCH_USE_ONLY):
         assert part in text
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+def test_no_figure_states_when_it_was_made(tmp_path, kind):
+    path = write_figure(Figure(), tmp_path / f"f.{kind}")
+    assert written_here(path)
+    assert not re.search(rb"CreationDate|dc:date|tIME|D:20\d\d", path.read_bytes())
 
 
 def test_a_picture_of_two_genes_is_written(gene_map, tmp_path):

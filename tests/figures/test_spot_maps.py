@@ -44,6 +44,18 @@ def test_the_overview_shows_what_is_known():
     assert draw_overview(adata) is None
 
 
+def test_a_picture_of_fractions_is_shown_as_one_of_whole_numbers():
+    adata = fake_prediction()
+    [library] = adata.uns[keys.SPATIAL].values()
+    shown = []
+    for picture in (np.full((8, 8, 3), 0.8), np.full((8, 8, 3), 204, np.int64)):
+        library["images"]["hires"] = picture
+        shown.append(draw_overview(adata).axes[0].images[0].get_array())
+    np.testing.assert_array_equal(*shown)
+    assert shown[0].dtype == np.uint8
+    assert (shown[0] == 204).all()
+
+
 @pytest.mark.parametrize("gene", [r"$\frac{a$", "A$B$C"])
 def test_a_dollar_in_a_name_is_drawn_as_it_is(gene):
     prediction = fake_prediction()

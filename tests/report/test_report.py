@@ -255,6 +255,15 @@ def test_odd_predictions_have_a_page_too(tmp_path):
     assert "4 nearest spots" in page
 
 
+def test_names_hold_no_character_that_acts_unseen(tmp_path):
+    adata = fake_prediction(n_spots=16, n_genes=4)
+    adata.var_names = ["\x1b[2J\u202eA", "<b>", *adata.var_names[2:]]
+    page = finish(write_report(adata, None, tmp_path)).read_text("utf-8")
+    assert "<i>␛[2J\ufffdA</i>" in page
+    assert "<i>&lt;b&gt;</i>" in page
+    assert not re.search(r"[\x00-\x08\x0e-\x1f\u202e]", page)
+
+
 def test_cancelled_it_leaves_nothing(prediction, tmp_path):
     work = write_report(prediction, None, tmp_path)
     for _ in range(3):

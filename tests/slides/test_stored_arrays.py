@@ -1,6 +1,7 @@
 """Sparse matrices and arrays that state what is not so: refused before compiled code believes them."""
 
 import gzip
+import json
 import time
 from types import SimpleNamespace
 
@@ -18,7 +19,14 @@ from napari_flag.foreign_prediction import read_any_prediction
 from napari_flag.prediction_file import read_prediction
 from napari_flag.slides.formats.counts import expression_columns, read_10x_h5, read_mex
 from napari_flag.slides.formats.h5ad import read_h5ad_counts
-from napari_flag.slides.formats.stored_arrays import checked, csr_of, refuse_inflated
+from napari_flag.slides.formats.stored_anndata import with_file
+from napari_flag.slides.formats.stored_arrays import (
+    DAMAGED,
+    checked,
+    csr_of,
+    refuse_inflated,
+    refuse_lost_chunks,
+)
 
 MATRIX = sparse.csr_matrix(np.array([[1, 0, 2], [0, 0, 0], [0, 3, 4]], np.float32))
 LIES = {
@@ -294,3 +302,32 @@ def test_a_matrix_of_zeros_in_a_few_bytes_is_not_read(tmp_path):
         UserError, match=r"said to hold 400 MB and is stored in 3.. kB, as almost nothing but zeros"
     ):
         read_h5ad_counts(path)
+
+
+def test_an_array_in_chunks_of_no_size_is_damage(tmp_path):
+    zarr.open_group(tmp_path / "t.zarr", mode="w", zarr_format=2).create_array("X", data=np.ones((4, 2)))
+    place = tmp_path / "t.zarr" / "X" / ".zarray"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"chunks": [0, 0]}))
+    with pytest.raises(DAMAGED):
+        refuse_lost_chunks(zarr.open_group(tmp_path / "t.zarr", mode="r"), ["X"], [])
+
+
+def test_more_groups_than_any_file_has_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_flag.slides.formats.stored_arrays.MOST_NODES", 20)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for number in range(19):
+            file.create_group(str(number))
+        refuse_inflated(file)
+        file.create_group("one more")
+        with pytest.raises(ValueError, match="groups in groups without end"):
+            refuse_inflated(file)
+
+
+def test_a_table_that_names_a_column_twice_is_refused(tmp_path):
+    adata = annotated()
+    adata.obs["label"] = 1
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+        file["obs"].attrs["column-order"] = ["label", "label"]
+    with pytest.raises(UserError, match="obs names a column twice"):
+        with_file(tmp_path / "a.h5ad", lambda h5ad: h5ad.frame("obs"))

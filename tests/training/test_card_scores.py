@@ -33,6 +33,15 @@ def test_the_card_tells_sections_and_patients_left_out_apart_with_the_commands_t
     assert stated["command"] == [f"napari-flag evaluate {file.name}" for file in files]
 
 
+def test_two_files_with_other_scores_of_one_section_do_not_replace_each_other(tmp_path):
+    one, other = (scores_file(tmp_path / f"{name}.json", "C2") for name in "ab")
+    held = json.loads(other.read_text())
+    held["scores"]["C2"]["X"]["PCC"] = 0.7
+    other.write_text(json.dumps(held))
+    with pytest.raises(UserError, match="other scores of section C2 left out"):
+        metrics_of([read_results(file) for file in (one, other)])
+
+
 def test_a_file_that_holds_no_scores_is_refused(tmp_path):
     wrong = tmp_path / "wrong.json"
     wrong.write_text("{}")

@@ -139,3 +139,63 @@ def test_a_zero_byte_in_a_path_of_a_config_is_one_sentence_and_exit_2(line, tmp_
     assert r'"her2st\u0000.toml" holds a zero byte' in said
     assert f"{path}" in said
     assert "correct it there." in said
+
+
+def refused(tmp_path, change):
+    """What is said of the demo's config after `change` of its text."""
+    path = tmp_path / "run.toml"
+    path.write_text(change((FOLDER / "demo.toml").read_text("utf-8")), "utf-8")
+    with pytest.raises(UserError, match=r"run\.toml does not describe a training run") as said:
+        read_config(path)
+    return str(said.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["/tmp/elsewhere", "../../elsewhere", "..", "", "a/b", "a\\b", ".hidden", "x" * 200]
+)
+def test_a_name_that_is_a_path_is_refused(tmp_path, name):
+    assert "cannot be that of a folder and of a file" in refused(
+        tmp_path, lambda text: text.replace('name = "demo"', f"name = '{name}'")
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ('name = "demo"', "name = 5", "name is no text"),
+        ('name = "demo"', 'name = ["a"]', "name is no text"),
+        ('name = "demo"', "name = 1979-05-27T07:32:00Z", "name is no text"),
+        ('name = "demo"', 'name = "demo"\npanel = 3', "panel is no text"),
+        ('image = "sim101.tif"', "image = 3", "image under slides is “3” and should be a text"),
+        ('"sim102"', '"sim101"', "two slides have one name"),
+        ("[fit]", "[other]\n[machine]\ndevices = true\n[fitted]", "devices under machine"),
+        ('name = "demo"', 'name = "demo"\nencoder_slides = ["zz"]', "encoder_slides names zz"),
+        ('name = "demo"', 'name = "demo"\nencoder_slides = 5', "encoder_slides is no list"),
+        ("views = 2", 'views = "2"', "views under fit is “2” and should be a whole number"),
+        ("views = 2", "views = -1", "views under fit"),
+        ("views = 2", "views = 99999999999999999999999", "views under fit"),
+        ("score_steps = 300", "score_steps = inf", "score_steps under fit"),
+        ("ema = 0.98", "ema = nan", "ema under fit"),
+        ("views = 2", 'views = 2\nvalidation = "sim101"', "validation under fit"),
+        ("blocks = 2", "blocks = 2\nheads = 0", "width 64 cannot be divided among heads 0"),
+        ("blocks = 2", "blocks = 2\nheads = 7", "width 64 cannot be divided among heads 7"),
+        ("blocks = 2", "blocks = 2\ncontext_heads = 0", "context_width 48"),
+        ("blocks = 2", "blocks = 2\ngenes = 5", "network has no value genes"),
+        ("blocks = 2", "blocks = 1979-05-27", "blocks under network"),
+        ("patients = []", "patients = [1979-05-27]", "not JSON serializable"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(tmp_path, before, after, said):
+    assert said in refused(tmp_path, lambda text: text.replace(before, after, 1))
+
+
+@pytest.mark.parametrize("table", ["fit", "card", "network", "encoder", "machine", "prior", "store"])
+def test_a_table_that_is_a_value_is_named(tmp_path, table):
+    assert f"{table} is no table" in refused(
+        tmp_path, lambda text: f"{table} = 5\n" + text.replace(f"[{table}]", "[other]")
+    )
+
+
+def test_a_store_is_named_by_texts(tmp_path):
+    said = refused(tmp_path, lambda _: 'name = "x"\n[store]\npath = 5\nencoder = "e"\n')
+    assert "path under store is “5” and should be a text" in said

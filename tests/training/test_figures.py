@@ -144,3 +144,23 @@ def test_nothing_to_draw_is_said(tmp_path):
         draw_all(find([tmp_path]))
     with pytest.raises(UserError, match="There is no"):
         find([tmp_path / "none"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("1,1e308\n2,-1e308\n3,1e400\n", "Its loss goes beyond any number of a training"),
+        ("1e300,1\n-1e300,2\n", "Its step goes beyond any number of a training"),
+        ("nan,nan\n", "no number but 0"),
+        ("1,0\n", "no number but 0"),
+    ],
+)
+def test_a_log_that_no_training_leaves_is_named_and_left_out(run, rows, said):
+    (run / "odd.csv").write_text(f"step,loss\n{rows}")
+    found = find([run])
+    assert [log.name for log in found.logs] == ["run/fit-a/score"]
+    assert said in found.unread[0]
+    assert "odd.csv is left out" in found.unread[0]
+    alone = ["figures", str(run / "odd.csv"), "--out", str(run / "drawn")]
+    assert main(alone) == 2
+    assert not (run / "drawn").exists()

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,13 @@ def test_scores_of_the_docs_are_known_as_ours_with_their_command():
     assert written_here(held)
     stated = read_results(held)["command"]
     assert stated.startswith("napari-flag evaluate training/configs/her2st.toml --data DATA")
+
+
+def test_no_text_of_scores_acts_in_any_format():
+    hostile = "<b>a\rb|c\n\x1b[2J\u202e"
+    table = PaperTable.of(results(record(hostile, 0.9, "published", section="C3")), hostile)
+    for text in (table.markdown(), table.csv(), table.latex()):
+        assert "<b>a␍b" in text.replace("&lt;", "<")
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", text)
+    assert table.markdown().startswith("## &lt;b>a␍b\\|c␊")
+    assert "| &lt;b>a␍b\\|c␊␛[2J\ufffd (C3 alone) | all others |" in table.markdown()

@@ -1,14 +1,17 @@
 import itertools
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from flag_training.evaluate import Comparison, Outcome, Plan, Record
-from flag_training.result_tables import markdown, read_results, results_of
+from flag_training.result_tables import markdown, read_results, read_several, results_of
 from flag_training.scoring import COMPARED, FAIR
 from napari_flag.analysis.scores import PROPER
 from napari_flag.errors import UserError
+from napari_flag.formatting import in_markdown
 
 ZERO = {"PCC": 0.0, "MSE": 2.0, "GSC": 0.0, "SSC": 0.0, "cPCC": 0.0, "amplitude": 0.0}
 OF_DRAWS = dict.fromkeys((*PROPER, *FAIR), 1.0) | {"GSC": 0.8, "SSC": 0.5, "amplitude": 1.0}
@@ -307,6 +310,40 @@ def test_runs_of_an_ablation_are_distinguished(stated):
     assert "ridge" not in page
 
 
+HOSTILE = "<script>|a\r\nb [x](javascript:alert(1)) \x1b[2J\u202e `c"
+
+
+def test_no_text_of_scores_acts_in_the_page(stated):
+    held = json.loads(stated.read_text())
+    for one in (*held["records"], *held["comparisons"]):
+        for name in ("run", "training", "section", "rival_training"):
+            if name in one and one[name] != WITHOUT:
+                one[name] = f"{HOSTILE} {name if name != 'rival_training' else 'training'} {one[name]}"
+    hostile = f"{HOSTILE} training all others"
+    held |= {"levels": {f"{HOSTILE} section C2": {hostile: [HOSTILE]}}, "unseen": [HOSTILE]}
+    held |= {"command": f"x\n{HOSTILE}", "split": HOSTILE}
+    stated.write_text(json.dumps(held))
+    page = markdown([read_results(stated)], HOSTILE, command=HOSTILE)
+    assert set(re.findall(r"[\x00-\x1f\u2028-\u202e]", page)) == {"\n"}
+    without_code = re.sub(r"``[^`]+`[^`]+``", "", page)
+    assert "<" not in without_code
+    assert not re.search(r"(?<!\\)\]\(", without_code)
+    widths = {
+        title: {len(re.findall(r"(?<!\\)\|", line)) for line in table_of(page, title)}
+        for title in (EXPECTATION, DRAWN, AGAINST, ONE_ARRAY)
+    }
+    assert all(len(found) == 1 for found in widths.values())
+    assert "+ levels" in page
+
+
+def test_the_names_of_every_kept_score_stay_as_they_are_in_a_page():
+    for path in sorted((Path(__file__).parents[2] / "docs" / "results").glob("*.json")):
+        held = json.loads(path.read_text("utf-8"))
+        for one in held.get("records", ()) if isinstance(held, dict) else ():
+            for name in ("run", "method", "training", "section"):
+                assert in_markdown(one[name]) == one[name]
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"records": [{}]}', "[" * 100_000], ids=range(4))
 def test_what_is_no_scores_is_refused(text, tmp_path):
     path = tmp_path / "other.json"
@@ -354,6 +391,60 @@ def test_scores_of_which_a_part_lacks_or_is_of_another_kind_are_refused(change, 
     stated.write_text(json.dumps(held))
     with pytest.raises(UserError, match="holds no scores"):
         read_results(stated)
+
+
+def test_scores_that_state_a_part_twice_are_refused(stated):
+    stated.write_text(stated.read_text()[:-1] + ', "records": [], "comparisons": []}')
+    with pytest.raises(UserError, match="holds no scores"):
+        read_results(stated)
+
+
+def changed(stated, name, change):
+    held = json.loads(stated.read_text())
+    change(held)
+    path = stated.with_name(name)
+    path.write_text(json.dumps(held))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "answer"),
+    [
+        (
+            lambda held: held["records"][0]["scores"].update(PCC=0.9),
+            "X of her2st, trained on all others, section C2",
+        ),
+        (lambda held: held["records"][0].update(intervals={}), "X of her2st"),
+        (
+            lambda held: held["comparisons"][0]["differences"].update(ES=[0, 0, 0]),
+            "her2st against counting noise",
+        ),
+    ],
+)
+def test_two_files_with_other_numbers_of_one_answer_are_refused_by_name(stated, change, answer):
+    other = changed(stated, "other.json", change)
+    with pytest.raises(UserError, match=rf"scores.json and .*other.json state other numbers .*{answer}"):
+        read_several([stated, other])
+
+
+def test_what_two_files_state_alike_counts_once(stated):
+    def one_seed_and_the_floors(held):
+        held["records"] = [r for r in held["records"] if r["seed"] == 1 or r["method"] == "ridge"]
+        held["comparisons"] = []
+
+    def the_rest(held):
+        held["records"] = [r for r in held["records"] if r["seed"] == 0]
+
+    one, rest = changed(stated, "a.json", one_seed_and_the_floors), changed(stated, "b.json", the_rest)
+    together = markdown(read_several([one, rest]), "Scores").partition("## ")[2]
+    alone = markdown([read_results(stated)], "Scores").partition("## ")[2]
+    assert sorted(together.splitlines()) == sorted(alone.splitlines())
+
+
+def test_a_file_that_states_nothing_new_is_refused(stated):
+    again = changed(stated, "again.json", lambda held: None)
+    with pytest.raises(UserError, match=r"again.json states nothing that .*scores.json does not"):
+        read_several([stated, again])
 
 
 def test_missing_scores_are_named(tmp_path):

@@ -38,6 +38,25 @@ def test_a_value_that_there_is_not_is_refused(key):
         with_values(make_config(), {key: 1})
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"fit.score_steps": float("inf")}, "fit.score_steps cannot be inf"),
+        ({"fit.views": "two"}, "views under fit is “two” and should be a whole number"),
+        ({"network.heads": 0}, "cannot be divided among heads 0"),
+        ({"network.width": "wide"}, "width under network"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused(values, said):
+    with pytest.raises(UserError, match=said):
+        with_values(make_config(), values)
+
+
+def test_width_and_heads_are_held_to_each_other_only_together():
+    config = with_values(make_config(), {"network.width": 10, "network.heads": 5})
+    assert (config.network["width"], config.network["heads"]) == (10, 5)
+
+
 def test_a_table_that_cannot_be_written_is_said_before_anything_is_trained(tmp_path, capsys):
     config = Path(__file__).parents[2] / "training" / "configs" / "her2st.toml"
     line = ["sweep", str(config), "--data", str(tmp_path), "--run", str(tmp_path / "run"), "--unseen", "C5"]

@@ -140,7 +140,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     from flag_training.engine.devices import is_first_process
     from flag_training.methods.published import read_method
     from flag_training.methods.weights import train_method
-    from flag_training.result_tables import metrics_of, read_results
+    from flag_training.result_tables import metrics_of, read_several
     from flag_training.stages.fit import train
     from napari_flag import keys
     from napari_flag.cli.terminal import ProgressLine, cancelled_as, kept_in
@@ -160,7 +160,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     identity = identity_of("train", arguments, run)
     card = config.card | {keys.COMMAND: command_of(arguments), keys.COMMAND_HASH: identity}
     if arguments.metrics:
-        card[keys.CARD_HELD_OUT] = metrics_of([read_results(file) for file in arguments.metrics])
+        card[keys.CARD_HELD_OUT] = metrics_of(read_several(arguments.metrics))
     config = replace(config, card=card)
     out = arguments.out or run / f"{_weights_name(config, method)}.safetensors"
     check_name(out)
@@ -545,7 +545,7 @@ def run_tables(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from flag_training.paper_table import FORMATS, PaperTable, check_ending
-    from flag_training.result_tables import is_same_table, markdown, read_results
+    from flag_training.result_tables import is_same_table, markdown, read_several
     from napari_flag.errors import UserError
     from napari_flag.exports.replacing import SEALED_LINE, check_place, last_line, repeats
     from napari_flag.files import make_folder, write_text
@@ -554,7 +554,7 @@ def run_tables(arguments: argparse.Namespace) -> int:
         check_ending(arguments.out)
     elif arguments.overwrite:
         raise UserError("--overwrite replaces the file of --out; give --out too, or leave it out.")
-    results = [read_results(file) for file in arguments.scores]
+    results = read_several(arguments.scores)
     table = PaperTable.of(results, arguments.title, arguments.only, arguments.authors)
     wanted = "" if arguments.out is None else ending(arguments.out)
     if wanted in FORMATS:

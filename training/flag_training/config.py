@@ -1,16 +1,36 @@
 """Typed values of one training run, read from a TOML file that holds values only."""
 
-from dataclasses import asdict, dataclass, replace
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from types import NoneType, UnionType
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from flag_training.stages.tile_encoder import TileEncoderConfig
 from napari_flag.errors import UserError
-from napari_flag.files import parse_toml, read_text
+from napari_flag.files import parse_toml, place_in, read_text
+from napari_flag.formatting import first_of
+from napari_flag.model.config import FlagConfig
 from napari_flag.slides.colours import SCANNED, Colours, colours_of
 
+T = TypeVar("T")
 RECIPE: Final = Path(__file__).with_name("recipe.toml")
 """Sizes and values of the shipped weights, which their config extends too."""
+_OF_SLIDES: Final = ("features", "genes", "slides", "patients", "members")
+"""Sizes of a network that follow from what it is trained on."""
+_MOST: Final = 2**32
+"""Beyond any whole number of a config, seeds too."""
+_KINDS: Final[dict[Any, str]] = {
+    int: "a whole number, not below 0 nor absurd",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    tuple: "a list of texts",
+    NoneType: "nothing",
+}
+"""What a person calls the kinds of values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +213,7 @@ class RunConfig:
     Parameters
     ----------
     name
-        Name of the weights.
+        Name of the weights, and of the folder of the run.
     panel
         File of gene symbols, one a line, relative to the data folder; None takes all genes.
     slides
@@ -288,25 +308,131 @@ def read_config(path: Path) -> RunConfig:
             f"(or --baselines of evaluate): napari-flag train RUN.toml --method {path}."
         )
     try:
-        return RunConfig(
+        slides = () if "store" in values else tuple(_slide_of(entry) for entry in values["slides"])
+        json.dumps(_table(values, "card"), allow_nan=False)  # as the weights will state it
+        config = RunConfig(
             name=values["name"],
             panel=values.get("panel"),
-            slides=() if "store" in values else tuple(SlideEntry(**entry) for entry in values["slides"]),
-            encoder_slides=tuple(values.get("encoder_slides", ())),
-            network=values.get("network", {}),
+            slides=slides,
+            encoder_slides=_plain(values.get("encoder_slides", [])),
+            network=network_of(_table(values, "network")),
             fit=_fit_of(values),
-            encoder=TileEncoderConfig(**values.get("encoder", {})),
-            card=values.get("card", {}),
-            machine=MachineConfig(**values.get("machine", {})),
+            encoder=typed(TileEncoderConfig, _table(values, "encoder"), "encoder"),
+            card=_table(values, "card"),
+            machine=typed(MachineConfig, _table(values, "machine"), "machine"),
             colours=colours_of(values.get("colours"), f"The config {path}"),
-            store=StoreConfig(**values["store"]) if "store" in values else None,
-            prior=_prior_of(values["prior"]) if "prior" in values else None,
+            store=typed(StoreConfig, _table(values, "store"), "store") if "store" in values else None,
+            prior=typed(PriorConfig, _table(values, "prior"), "prior") if "prior" in values else None,
         )
-    except (KeyError, TypeError) as error:
+        _refuse_names(config)
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"The config {path} does not describe a training run ({error}); compare it with "
             "training/configs/her2st.toml."
         ) from error
+    return config
+
+
+def _refuse_names(config: RunConfig) -> None:
+    """Raise a `TypeError` or `ValueError` where names are of another kind, or cannot be what they name."""
+    for what, text in (("name", config.name), ("panel", config.panel)):
+        if not isinstance(text, str) and not (what == "panel" and text is None):
+            raise TypeError(f"{what} is no text")
+    if place_in(Path(), config.name).name != config.name:
+        raise ValueError(f'its name "{config.name}" cannot be that of a folder and of a file')
+    names = [slide.name for slide in config.slides]
+    if len(set(names)) < len(names):
+        raise ValueError("two slides have one name")
+    if not isinstance(config.encoder_slides, tuple):
+        raise TypeError("encoder_slides is no list")
+    unknown = [name for name in config.encoder_slides if config.store is None and name not in names]
+    if unknown:
+        raise ValueError(f"encoder_slides names {unknown[0]}, which is none of its slides")
+
+
+def _slide_of(entry: Any) -> SlideEntry:
+    return typed(SlideEntry, _mapping(entry, "an entry of slides"), "slides")
+
+
+def _table(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return _mapping(values.get(name, {}), name)
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{what} is no table")
+    return value
+
+
+def typed(kind: type[T], values: Mapping[str, Any], table: str) -> T:
+    """Return the values of one table, each of the kind that it is stated to be.
+
+    Raises
+    ------
+    TypeError
+        When one is of another kind, lacks, or is not known.
+    """
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    refuse_kinds(kind, plain, table)
+    return kind(**plain)
+
+
+def refuse_kinds(kind: type, values: Mapping[str, Any], table: str) -> None:
+    """Raise a `TypeError` where a value of a table is of another kind than the field of that name."""
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if name in hints and not _fits(value, hints[name]):
+            shown = first_of([str(value)], 1)
+            raise TypeError(f"{name} under {table} is “{shown}” and should be {_described(hints[name])}")
+
+
+def _described(hint: Any) -> str:
+    """Return what a person calls a kind: "a number or nothing"."""
+    if isinstance(hint, UnionType):
+        return " or ".join(map(_described, get_args(hint)))
+    if get_origin(hint) is Literal:
+        return " or ".join(f'"{value}"' for value in get_args(hint))
+    return _KINDS.get(get_origin(hint) or hint, str(hint))
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Return whether a value is of a kind; numbers are known, whole ones neither negative nor absurd."""
+    if isinstance(hint, UnionType):
+        return any(_fits(value, each) for each in get_args(hint))
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(each, get_args(hint)[0]) for each in value)
+    if hint is NoneType:
+        return value is None
+    if hint in (int, float):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return math.isfinite(value) if hint is float else isinstance(value, int) and 0 <= value < _MOST
+    return isinstance(value, hint)
+
+
+def network_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sizes of a network that a config states.
+
+    Raises
+    ------
+    TypeError
+        When one is of another kind or not known.
+    ValueError
+        When a width cannot be divided among its heads.
+    """
+    known: dict[str, Any] = {
+        field.name: field.default for field in fields(FlagConfig) if field.name not in _OF_SLIDES
+    }
+    if unknown := [name for name in values if name not in known]:
+        raise TypeError(f"network has no value {unknown[0]}")
+    refuse_kinds(FlagConfig, values, "network")
+    sizes = known | dict(values)
+    for width, heads in (("width", "heads"), ("context_width", "context_heads")):
+        if not 0 < sizes[heads] <= sizes[width] or sizes[width] % sizes[heads]:
+            raise ValueError(f"{width} {sizes[width]} cannot be divided among {heads} {sizes[heads]}")
+    return dict(values)
 
 
 def describes_method(path: Path) -> bool:
@@ -320,12 +446,8 @@ def read_recipe() -> tuple[dict[str, Any], FitConfig]:
     return values["network"], _fit_of(values)
 
 
-def _prior_of(values: dict[str, Any]) -> PriorConfig:
-    return PriorConfig(**values | {"leave_out": tuple(values.get("leave_out", ()))})
-
-
 def _fit_of(values: dict[str, Any]) -> FitConfig:
-    return FitConfig(**{name: _plain(value) for name, value in values.get("fit", {}).items()})
+    return typed(FitConfig, {name: _plain(value) for name, value in _table(values, "fit").items()}, "fit")
 
 
 def _plain(value: Any) -> Any:

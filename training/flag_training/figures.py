@@ -13,6 +13,7 @@ from napari_flag.analysis.truth import MEASURED, sources
 from napari_flag.errors import UserError
 from napari_flag.figures.style import COLOURS, GREY
 from napari_flag.files import ending, read_csv
+from napari_flag.formatting import first_of
 from napari_flag.prediction_file import read_prediction
 from napari_flag.statistics.accuracy import FloatArray
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 NOT_DRAWN = ("step", "epoch", "seconds")
 """Columns of a log that are no curve of their own."""
+_LARGEST: Final = 1e30
+"""Beyond any step, loss or rate; sums of what is drawn stay numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,17 @@ def _logs_in(path: Path, place: Path) -> list[Log]:
     columns = {name: np.array([_number(row[name]) for row in rows]) for name in names}
     inside = path.relative_to(place) if place.is_dir() else Path(path.name)
     folder = place if place.is_dir() else place.parent
-    return [Log(str(Path(folder.name) / inside.with_suffix("")), columns)]
+    log = Log(str(Path(folder.name) / inside.with_suffix("")), columns)
+    absurd = [
+        name for name, values in columns.items() if (np.abs(values[np.isfinite(values)]) > _LARGEST).any()
+    ]
+    if absurd:
+        raise UserError(
+            f"Its {first_of(absurd, 3)} goes beyond any number of a training; copy the log again."
+        )
+    if not log.curves():
+        raise UserError("It holds no number but 0, so there is nothing to draw; train for more steps.")
+    return [log]
 
 
 def _sections_in(path: Path) -> list[Section]:

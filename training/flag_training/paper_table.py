@@ -14,7 +14,7 @@ from typing import Any, Final
 from flag_training.result_tables import KINDS, OneArray, one_array
 from napari_flag.errors import UserError
 from napari_flag.files import ending, safe_cell
-from napari_flag.formatting import number, score
+from napari_flag.formatting import in_markdown, legible, number, score
 
 SHOWN: Final = ("PCC", "MSE", "GSC", "SSC")
 """Metrics of the paper's table, in its order."""
@@ -151,10 +151,10 @@ class PaperTable:
             if row.group != shown:
                 shown = row.group
                 lines.append(_line([f"**{shown}**", *[""] * (1 + len(SHOWN))]))
-            name = f"{row.method} †" if row.theirs else row.method
-            lines.append(_line([name, row.trained_on, *(row.cell(metric) for metric in SHOWN)]))
+            name = in_markdown(row.method) + (" †" if row.theirs else "")
+            lines.append(_line([name, in_markdown(row.trained_on), *(row.cell(metric) for metric in SHOWN)]))
         notes = [] if self.cohort is None else [f"† {SOURCE}. {NOT_ALIKE}"]
-        return "\n\n".join([f"{level} {self.title}", "\n".join(lines), *notes])
+        return "\n\n".join([f"{level} {in_markdown(self.title)}", "\n".join(lines), *notes])
 
     def csv(self) -> str:
         """Return a row per method, numbers to six digits; ``numbers_of`` says whose they are."""
@@ -254,7 +254,7 @@ _TEX: Final = str.maketrans(
 
 
 def _tex(text: str) -> str:
-    return text.translate(_TEX)
+    return legible(text).translate(_TEX)
 
 
 def _plain(value: float) -> str:

@@ -1,5 +1,6 @@
 """Scores of ``napari-flag evaluate`` → JSON and Markdown; nothing here is typed by hand."""
 
+import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -23,11 +24,12 @@ from flag_training.evaluate import (
     X,
 )
 from flag_training.methods.floors import READING_LEVELS
-from flag_training.scoring import COMPARED, OF_DRAWS, OF_X, Difference, called, is_better
+from flag_training.scoring import COMPARED, COVERAGE, OF_DRAWS, OF_X, Difference, called, is_better
 from napari_flag import formatting
 from napari_flag.analysis.scores import EXPECTATION, METRICS, PROPER, STRUCTURE
 from napari_flag.errors import UserError
 from napari_flag.files import parse_json, read_text
+from napari_flag.formatting import as_code, first_of, in_markdown
 from napari_flag.statistics.bootstrap import UNKNOWN, Interval
 from napari_flag.statistics.scoring_rules import FEWEST_DRAWS
 
@@ -51,6 +53,14 @@ WRITTEN_FROM: Final = "Written by `napari-flag tables` from:"
 """Line at the head of a page, before the commands of its scores; `exports.replacing` knows pages by it."""
 _LARGEST: Final = 1e12
 """Beyond any score, and any number of draws."""
+_SLACK: Final = 1e-6
+"""Of rounding, beyond what a score can be."""
+_BOUNDS: Final = {
+    **dict.fromkeys(("PCC", "cPCC", "GSC", "SSC"), (-1.0, 1.0)),
+    **dict.fromkeys(COVERAGE, (0.0, 1.0)),
+    **dict.fromkeys(("MSE", "amplitude", "spread/error", *PROPER), (0.0, _LARGEST)),
+}
+"""Metric → the least and the most that its formula gives; fair scores are estimates and may be below 0."""
 
 
 def results_of(outcome: Outcome, plan: Plan, command: str) -> dict[str, Any]:
@@ -97,6 +107,7 @@ def read_results(path: Path) -> dict[str, Any]:
     """
     try:
         results: dict[str, Any] = parse_json(read_text(path))
+        json.dumps(results, ensure_ascii=False).encode()  # halves of characters cannot be written
         results["records"] = [Record(**_with_nan(record)) for record in results["records"]]
         results["comparisons"] = [Comparison(**_with_nan(one)) for one in results["comparisons"]]
         _refuse_kinds(results)
@@ -108,6 +119,54 @@ def read_results(path: Path) -> dict[str, Any]:
             "of evaluate, or evaluate again."
         ) from error
     return results
+
+
+def read_several(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Read files that stand in one table or on one card, each answer once.
+
+    Files of one command may state the same answer, such as a floor: what a file before it states is left out.
+
+    Raises
+    ------
+    UserError
+        As `read_results`, or when two files state other numbers of one answer, or a file only what others do.
+    """
+    stated: dict[tuple[object, ...], tuple[Path, Record | Comparison]] = {}
+    found = []
+    for path in paths:
+        results, new, before = read_results(path), 0, None
+        for kind in ("records", "comparisons"):
+            kept: list[Record | Comparison] = []
+            for one in results[kind]:
+                answer = _answer_of(one)
+                other, same = stated.setdefault(answer, (path, one))
+                if same is one:
+                    kept.append(one)
+                elif _without_nan(asdict(same)) != _without_nan(asdict(one)):
+                    raise UserError(
+                        f"{other} and {path} state other numbers of one answer ({_described(one)}), so they "
+                        "cannot stand in one table; leave one of them out, or give one run another name."
+                    )
+                else:
+                    before = other
+            new += len(kept)
+            results[kind] = kept
+        if before is not None and not new:
+            raise UserError(f"{path} states nothing that {before} does not; give each score once.")
+        found.append(results)
+    return found
+
+
+def _answer_of(one: Record | Comparison) -> tuple[object, ...]:
+    """Return what numbers are of: all that a record or a comparison says but its numbers."""
+    if isinstance(one, Record):
+        return (Record, one.run, one.kind, one.method, one.training, one.section, one.seed)
+    return (Comparison, one.run, one.training, one.section, one.seed, one.kind, one.rival, one.rival_training)
+
+
+def _described(one: Record | Comparison) -> str:
+    of = f"{one.method} of {one.run}" if isinstance(one, Record) else f"{one.run} against {one.rival}"
+    return first_of([f"{of}, trained on {one.training}, section {one.section}, seed {one.seed}"], 1)
 
 
 def _refuse_kinds(results: Mapping[str, Any]) -> None:
@@ -123,19 +182,21 @@ def _refuse_kinds(results: Mapping[str, Any]) -> None:
     texts += [name for known in levels.values() for named in known.items() for name in (named[0], *named[1])]
     whole = [results["draws"], results["seed"], *results["seeds"]]
     whole += [one.seed for one in (*records, *comparisons)]
-    numbers = [results["draws"], *(value for record in records for value in record.scores.values())]
+    numbers = [(metric, value) for record in records for metric, value in record.scores.items()]
     card = [scores for methods in results["scores"].values() for scores in methods.values()]
-    numbers += [value for scores in card for value in scores.values() if value is not None]
-    spans = [(2, span) for record in records for span in record.intervals.values()]
-    spans += [(3, comparison.differences[metric]) for comparison in comparisons for metric in COMPARED]
+    numbers += [(metric, value) for scores in card for metric, value in scores.items() if value is not None]
+    spans = [(metric, 2, span) for record in records for metric, span in record.intervals.items()]
+    spans += [("", 3, comparison.differences[metric]) for comparison in comparisons for metric in COMPARED]
     scored = {(r.run, r.kind, r.method, r.training) for r in records}
     sound = (
         all(isinstance(held, list) for held in lists)
         and all(isinstance(text, str) for text in texts)
         and all(isinstance(number, int) and not isinstance(number, bool) for number in whole)
-        and all(map(_is_score, numbers))
-        and all(isinstance(span, tuple) and len(span) == ends for ends, span in spans)
-        and all(_is_score(end) for _, span in spans for end in span)
+        and results["draws"] == FEWEST_DRAWS
+        and all(_is_score(value, metric) for metric, value in numbers)
+        and all(isinstance(span, tuple) and len(span) == ends for _, ends, span in spans)
+        and all(_is_score(end, metric) for metric, _, span in spans for end in span)
+        and not any(span[-2] > span[-1] for _, _, span in spans)
         and all(record.kind in KINDS for record in records)
         and all((c.run, c.kind, c.rival, c.rival_training) in scored for c in comparisons)
     )
@@ -143,11 +204,15 @@ def _refuse_kinds(results: Mapping[str, Any]) -> None:
         raise TypeError("something in it is of another kind")
 
 
-def _is_score(value: object) -> bool:
-    """Return whether `value` is a number, NaN where a score is not known."""
+def _is_score(value: object, metric: str) -> bool:
+    """Return whether `value` is a number that `metric` can be, NaN where a score is not known.
+
+    Of what is no metric, such as a difference of two, any number that is not absurd.
+    """
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    return (isinstance(value, float) and math.isnan(value)) or abs(value) <= _LARGEST
+    least, most = _BOUNDS.get(metric, (-_LARGEST, _LARGEST))
+    return (isinstance(value, float) and math.isnan(value)) or least - _SLACK <= value <= most + _SLACK
 
 
 def is_same_table(path: Path, table: str) -> bool:
@@ -164,12 +229,23 @@ def metrics_of(files: Iterable[dict[str, Any]]) -> dict[str, Any]:
     Parameters
     ----------
     files
-        As `read_results` returns them.
+        As `read_results` or `read_several` returns them.
+
+    Raises
+    ------
+    UserError
+        When two of them state other scores of one section.
     """
     merged: dict[str, Any] = {"command": []}
     for results in files:
         seeds = ", ".join(map(str, results["seeds"]))
-        merged.setdefault(f"{results['split']}, seed {seeds}", {}).update(results["scores"])
+        split = merged.setdefault(f"{results['split']}, seed {seeds}", {})
+        for section, scores in results["scores"].items():
+            if split.setdefault(section, scores) != scores:
+                raise UserError(
+                    f"Two of the files state other scores of section {first_of([section], 1)} left out, of "
+                    "which a card has room for one; leave one of the files out."
+                )
         merged["command"].append(results["command"])
     return merged
 
@@ -214,16 +290,53 @@ def markdown(
         When none of the files scores a method named.
     """
     _refuse_unknown(results, only)
+    results, only = [_neutral(result) for result in results], [in_markdown(name) for name in only]
     records = [r for result in results for r in result["records"] if _shown(r, only)]
     against = [c for result in results for c in result["comparisons"] if not only or c.rival in only]
     sections = list(dict.fromkeys(record.section for record in records))
     page = _Page(_merged(records), against, _trainings_with_levels(results))
-    stated = f"The page itself: `{command}`." if command else ""
-    parts = [f"# {title}", _header(results, sections), stated, *page.tables(sections), page.lead()]
+    stated = f"The page itself: {as_code(command)}." if command else ""
+    parts = [
+        f"# {in_markdown(title)}",
+        _header(results, sections),
+        stated,
+        *page.tables(sections),
+        page.lead(),
+    ]
     if len(sections) > 1:
         for section in sections:
             parts += [f"## {section}", *page.tables([section], "###")]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _neutral(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return scores whose texts stand in Markdown as they are; names of methods that are known stay."""
+    records = [
+        replace(
+            r, run=in_markdown(r.run), method=in_markdown(r.method), training=in_markdown(r.training),
+            section=in_markdown(r.section),
+        )
+        for r in result["records"]
+    ]  # fmt: skip
+    comparisons = [
+        replace(
+            c, run=in_markdown(c.run), training=in_markdown(c.training), section=in_markdown(c.section),
+            rival=in_markdown(c.rival), rival_training=in_markdown(c.rival_training),
+        )
+        for c in result["comparisons"]
+    ]  # fmt: skip
+    levels = {
+        in_markdown(section): {
+            in_markdown(training): [in_markdown(patient) for patient in patients]
+            for training, patients in known.items()
+        }
+        for section, known in result.get("levels", {}).items()
+    }
+    texts = {
+        "split": in_markdown(result["split"]),
+        "unseen": [in_markdown(name) for name in result["unseen"]],
+    }
+    return {**result, **texts, "records": records, "comparisons": comparisons, "levels": levels}
 
 
 @dataclass(frozen=True, slots=True)
@@ -703,7 +816,8 @@ def _header(results: Sequence[dict[str, Any]], sections: Sequence[str]) -> str:
     for result in results:
         seeds = ", ".join(str(seed) for seed in result["seeds"])
         unseen = f"; {', '.join(result['unseen'])} kept out of everything" if result["unseen"] else ""
-        line = f"- `{result['command']}` ({result['split']}{unseen}; seeds {seeds}; {result['draws']} draws)"
+        how = f"{result['split']}{unseen}; seeds {seeds}; {result['draws']} draws"
+        line = f"- {as_code(result['command'])} ({how})"
         if line not in lines:  # one command may write several files
             lines.append(line)
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from flag_training.cohort import fingerprint
-from flag_training.config import RunConfig
+from flag_training.config import RunConfig, network_of, refuse_kinds
 from flag_training.evaluate import Fold, Plan, fold_cohort, folds_of, judge, keep
 from flag_training.run_folders import encoder_folder, states_folder
 from flag_training.scoring import FAIR, Scores, Section
@@ -62,8 +62,9 @@ def with_values(config: RunConfig, values: Values) -> RunConfig:
     Raises
     ------
     UserError
-        When the config has no such value.
+        When the config has no such value, or it is of another kind.
     """
+    sizes = dict(config.network)
     for key, value in values.items():
         table, _, name = key.rpartition(".")
         known = {
@@ -77,10 +78,17 @@ def with_values(config: RunConfig, values: Values) -> RunConfig:
                 "fit.score_steps, network.width or encoder.steps."
             )
         if table == "network":
-            config = replace(config, network=config.network | {name: value})
-        else:
-            config = replace(config, **{table: replace(getattr(config, table), **{name: value})})
-    return config
+            sizes[name] = value
+            continue
+        try:
+            refuse_kinds(type(getattr(config, table)), {name: value}, table)
+        except TypeError as error:
+            raise UserError(f"{key} cannot be {value} ({error}); try other values.") from error
+        config = replace(config, **{table: replace(getattr(config, table), **{name: value})})
+    try:
+        return replace(config, network=network_of(sizes))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The network cannot have the values to try ({error}); try others.") from error
 
 
 def check_sections(validate: Sequence[str], unseen: Sequence[str]) -> None:

@@ -5,10 +5,8 @@ what all draws share is what the slide says, where they differ is what it leaves
 1, stand in the layers that `prediction_file.layer_of` names, and are saved with the prediction.
 """
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +22,7 @@ from napari_flag.files import sha256_of
 from napari_flag.foreign_prediction import is_foreign
 from napari_flag.formatting import number as shown
 from napari_flag.formatting import percent
-from napari_flag.prediction_file import check_draws, layer_of, provenance, spots_of
+from napari_flag.prediction_file import check_draws, draw_layers, layer_of, provenance, spots_of
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import colours_of
 from napari_flag.slides.file_identity import neutral_name, why_personal
@@ -107,12 +105,6 @@ class DrawRequest:
 def count(adata: "AnnData") -> int:
     """Return how many draws `adata` holds."""
     return len(draw_layers(adata))
-
-
-def draw_layers(adata: "AnnData") -> tuple[str, ...]:
-    """Return the ``layers`` keys of the draws of `adata`, in order."""
-    names = set(adata.layers)
-    return tuple(takewhile(names.__contains__, map(layer_of, itertools.count(1))))
 
 
 def draws(adata: "AnnData") -> Iterator[FloatArray]:

@@ -7,7 +7,7 @@ the draws as they are would take for a better distribution.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -15,7 +15,6 @@ import numpy as np
 from napari_flag import keys
 from napari_flag.analysis.compare import NO_TRUTH, Comparison, comparing
 from napari_flag.analysis.domains import find_domains
-from napari_flag.analysis.draws import draw_layers
 from napari_flag.analysis.pathways import DomainSets, bundled, recover_domains
 from napari_flag.analysis.scores import (
     EXPECTATION,
@@ -36,11 +35,21 @@ from napari_flag.analysis.truth import (
     match_names,
     shared_counts,
 )
-from napari_flag.errors import UserError
+from napari_flag.errors import Doubtful, UserError
 from napari_flag.foreign_prediction import NEAR, is_foreign, name_by_place
-from napari_flag.formatting import counted, counted_of
-from napari_flag.prediction_file import array_coordinates, output_name, provenance, spots_of
+from napari_flag.formatting import counted, counted_of, px
+from napari_flag.prediction_file import (
+    array_coordinates,
+    draw_layers,
+    output_name,
+    provenance,
+    slide_hash,
+    slide_name,
+    slide_size,
+    spots_of,
+)
 from napari_flag.progress import Steps
+from napari_flag.slide_identity import are_of_one_slide
 from napari_flag.slides.spots import typical_pitch
 from napari_flag.statistics.accuracy import FloatArray
 from napari_flag.statistics.domains import FEWEST_SPOTS as FEWEST_FOR_DOMAINS
@@ -187,13 +196,61 @@ def comparing_models(
     sets
         Gene sets to look for in the truth's domains, name → symbols; None takes the bundled ones.
     force
-        As `comparing` takes it.
+        Compare also predictions that state different slides, with a notice; else as `comparing` takes it.
 
     Raises
     ------
     UserError
-        When too few spots or no genes are in all of them, or as `comparing`.
+        When they state different slides, too few spots or no genes are in all of them, or as `comparing`.
     """
+    doubt = _of_two_slides(predictions)
+    if doubt is not None and not force:
+        raise Doubtful(
+            f"{doubt}; compare each with the counts of its slide, or insist: --force on the command line, "
+            "force=True in Python."
+        )
+    found = yield from _comparing(predictions, measured, sets, force)
+    said = _other_contents(predictions) if doubt is None else (f"{doubt}; as was insisted on, it does.",)
+    return replace(found, notices=(*said, *found.notices))
+
+
+def _of_two_slides(predictions: "Mapping[str, AnnData]") -> str | None:
+    """Return a sentence without its end where predictions of ours state different slides; else None."""
+    ours = {name: each for name, each in predictions.items() if not is_foreign(each)}
+    for name, other in ours.items():
+        first, of_first = next(iter(ours.items()))
+        if not are_of_one_slide(of_first, other):
+            slides = f"{_stated(of_first)} and {_stated(other)}"
+            return (
+                f"{first} and {name} state different slides ({slides}), so one measurement cannot judge both"
+            )
+    return None
+
+
+def _stated(adata: "AnnData") -> str:
+    size = slide_size(adata)
+    return slide_name(adata) if size is None else f"{slide_name(adata)} of {px(size)}"
+
+
+def _other_contents(predictions: "Mapping[str, AnnData]") -> tuple[str, ...]:
+    """Say where slides of one name and size state different contents, as one that was written anew does."""
+    contents = {
+        name: digest for name, each in predictions.items() if (digest := slide_hash(each)) is not None
+    }
+    if len(set(contents.values())) < 2:
+        return ()
+    return (
+        f"The slides of {', '.join(contents)} have one name and size and different contents; check that they "
+        "are one section.",
+    )
+
+
+def _comparing(
+    predictions: "Mapping[str, AnnData]",
+    measured: "AnnData",
+    sets: Mapping[str, Sequence[str]] | None,
+    force: bool,
+) -> Steps[ModelComparison]:
     spots, genes = _common(predictions, measured)
     placed = predictions[placing(predictions)]
     models = {}
@@ -216,9 +273,10 @@ def comparing_beside(
     sets: Mapping[str, Sequence[str]] | None = None,
     force: bool = False,
 ) -> Steps[ModelComparison]:
-    """Score several predictions beside the counts that `truth` finds (`truth.truth_of`).
+    """Score several predictions of one slide beside the counts that `truth` finds (`truth.truth_of`).
 
-    Else as `comparing_models`.
+    Else as `comparing_models`; whether they state one slide is not asked, since who calls it has opened them
+    on one.
 
     Raises
     ------
@@ -228,7 +286,7 @@ def comparing_beside(
     measured = yield from truth
     if measured is None:
         raise UserError(NO_TRUTH)
-    return (yield from comparing_models(predictions, measured, sets=sets, force=force))
+    return (yield from _comparing(predictions, measured, sets, force))
 
 
 def placing(predictions: "Mapping[str, AnnData]") -> str:

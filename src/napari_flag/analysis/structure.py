@@ -110,6 +110,18 @@ def as_scanpy(ranked: "Mapping[int, pd.DataFrame]", source: str, names: Sequence
     return found
 
 
+def ranked_domains(stored: Any) -> tuple[str, ...] | None:
+    """Return the domains of marker genes in the layout of `as_scanpy`; None of anything else.
+
+    Other methods of scanpy leave out some of the `RANKED` fields.
+    """
+    if not isinstance(stored, Mapping):
+        return None
+    records = [record for record in map(stored.get, RANKED) if isinstance(record, np.ndarray)]
+    fields = {(record.dtype.names or (), record.shape) for record in records}
+    return fields.pop()[0] if len(fields) == 1 and len(records) == len(RANKED) else None
+
+
 FEWEST_MEMBERS: Final = 3
 """Gene sets with fewer genes here have no score."""
 

@@ -39,7 +39,17 @@ from napari_flag.cli.terminal import (
 )
 from napari_flag.errors import UserError
 from napari_flag.files import make_folder
-from napari_flag.formatting import UNDEFINED, counted, first_of, interval, number, probability, score, whole
+from napari_flag.formatting import (
+    UNDEFINED,
+    counted,
+    first_of,
+    in_markdown,
+    interval,
+    number,
+    probability,
+    score,
+    whole,
+)
 from napari_flag.progress import finish
 from napari_flag.slides.file_identity import name_of
 
@@ -152,8 +162,8 @@ def add_compare(commands: terminal.Commands) -> None:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="compare counts that look scaled or mixed up, or spots that look misplaced, all the same; it is "
-        "said in the result",
+        help="compare counts that look scaled or mixed up, spots that look misplaced, or predictions that "
+        "state different slides, all the same; it is said in the result",
     )
     terminal.add_keep_names(parser)
     terminal.add_json(parser)
@@ -527,11 +537,12 @@ def _write_models(
 def _markdown(found: "ModelComparison") -> str:
     from napari_flag.exports.replacing import SEALED_LINE
 
-    lines = [f"# {found.slide}: models compared", "", *(f"- {said}" for said in found.said())]
+    lines = [f"# {in_markdown(found.slide)}: models compared", ""]
+    lines += [f"- {in_markdown(said)}" for said in found.said()]
     for text, rows in _tables_of(found):
-        lines += ["", text]
+        lines += ["", in_markdown(text)]
         if rows:
-            escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+            escaped = [[in_markdown(cell) for cell in row] for row in rows]
             head, *body = escaped if not rows[0][0] else [[""] * len(rows[0]), *escaped]
             lines += ["", _line(head), _line(["---"] * len(head)), *map(_line, body)]
     return "\n".join([*lines, "", SEALED_LINE + keys.RESEARCH_USE_ONLY, ""])

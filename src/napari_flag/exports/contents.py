@@ -8,7 +8,14 @@ import numpy as np
 
 from napari_flag import keys
 from napari_flag.analysis.spatial import FEWEST_SPOTS
-from napari_flag.analysis.structure import FEWEST_MEMBERS, RANKED, GeneSets, score_sets, write_structure
+from napari_flag.analysis.structure import (
+    FEWEST_MEMBERS,
+    RANKED,
+    GeneSets,
+    ranked_domains,
+    score_sets,
+    write_structure,
+)
 from napari_flag.analysis.truth import dense
 from napari_flag.files import write_table
 from napari_flag.formatting import counted, whole
@@ -67,14 +74,16 @@ def choose_genes(adata: "AnnData", genes: Sequence[str] | None) -> "AnnData":
 
 def _cut(adata: "AnnData", moran: str, markers: str) -> None:
     """Leave in the two tables only the genes of `adata`."""
+    import pandas as pd
+
     kept = set(adata.var_names)
-    if moran in adata.uns:
-        table = adata.uns[moran]
+    table = adata.uns.get(moran)
+    if isinstance(table, pd.DataFrame):
         adata.uns[moran] = table[table.index.isin(kept)]
-    if markers in adata.uns:
+    groups = ranked_domains(adata.uns.get(markers))
+    if groups is not None:  # else another program's, and left as it is
         whole: dict[str, Any] = adata.uns[markers]
         names = whole["names"]
-        groups = names.dtype.names or ()
         rows = {group: np.flatnonzero([gene in kept for gene in names[group]]) for group in groups}
         cut = dict(whole)
         for column in RANKED:

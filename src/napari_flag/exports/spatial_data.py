@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from napari_flag import keys
-from napari_flag.analysis.structure import RANKED
+from napari_flag.analysis.structure import RANKED, ranked_domains
 from napari_flag.errors import UserError
 from napari_flag.files import Unwritable, put, seal_store, unfinished, write_whole_in_steps
 from napari_flag.formatting import first_of
@@ -369,7 +369,7 @@ def _table(adata: "AnnData", region: str = SPOTS, instances: list[Any] | None = 
 
     table = with_storable_provenance(with_valid_names(adata)[0])
     for suffix in ("", keys.OF_MEASURED):
-        if keys.MARKERS + suffix in table.uns:
+        if ranked_domains(table.uns.get(keys.MARKERS + suffix)) is not None:  # else another program's
             table.uns[MARKERS + suffix] = _long_table(table.uns.pop(keys.MARKERS + suffix))
     table.obs[REGION] = pd.Categorical([region] * table.n_obs)
     table.obs[SPOT_ID] = table.obs_names.to_numpy() if instances is None else instances

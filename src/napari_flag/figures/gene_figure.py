@@ -56,12 +56,25 @@ def check_format(path: Path) -> None:
         raise UserError(f"A figure cannot be saved as “{path.suffix or path.name}”; choose .png or .svg.")
 
 
+_DATES: Final = {"svg": "Date", "pdf": "CreationDate"}
+"""Kind of picture → what Matplotlib calls the time at which it was made."""
+
+
 def write_figure(figure: "Figure", path: Path) -> Path:
-    """Write `figure` to `path` and return it; a `UserError` says when the folder cannot be written."""
+    """Write `figure` to `path` and return it; it does not state when that was.
+
+    Raises
+    ------
+    UserError
+        When the folder cannot be written.
+    """
     import matplotlib as mpl
 
     kind = ending(path)[1:]
+    maker: dict[str, str | None]
     maker = {"Software" if kind == "png" else "Creator": f"napari-flag {__version__}"}
+    if kind in _DATES:
+        maker[_DATES[kind]] = None
     with mpl.rc_context({"svg.fonttype": "none"}), replacing(path) as place:  # text stays text, to be edited
         figure.savefig(place, format=kind, dpi=DPI, metadata=maker)
     return path

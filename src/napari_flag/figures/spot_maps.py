@@ -263,9 +263,10 @@ def _draw_distance(panel: "Axes", adata: "AnnData", distance: npt.NDArray[np.flo
     panel.figure.colorbar(scale, ax=panel, shrink=0.8, extend="max", label="1: unlike begins")
 
 
-def _smaller(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _smaller(picture: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     from PIL import Image
 
-    image = Image.fromarray(np.ascontiguousarray(picture[..., :3]))
+    whole = np.rint(255 * picture[..., :3]) if picture.dtype.kind == "f" else picture[..., :3]
+    image = Image.fromarray(np.ascontiguousarray(whole.astype(np.uint8)))
     image.thumbnail((LONGEST_PX, LONGEST_PX))
     return np.asarray(image)

@@ -1,8 +1,8 @@
 """The HTML page of a report: one file, nothing loaded from anywhere."""
 
+import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from html import escape
 from importlib import resources
 from math import isnan
 from pathlib import Path
@@ -23,6 +23,7 @@ from napari_flag.formatting import (
     entry,
     entry_name,
     interval,
+    legible,
     number,
     probability,
     score,
@@ -75,6 +76,11 @@ def write_page(
         f"<style>\n{_file('page.css')}</style>\n</head>\n"
         f"<body>\n{chr(10).join(parts)}\n<script>\n{_file('page.js')}</script>\n</body>\n</html>\n"
     )
+
+
+def escape(text: str) -> str:
+    """Return a text of a file as it stands in the page: nothing in it is a tag, nor acts unseen."""
+    return html.escape(legible(text))
 
 
 def _file(name: str) -> str:

@@ -1,4 +1,5 @@
 import importlib.util
+import os
 from dataclasses import replace
 
 import pytest
@@ -31,6 +32,14 @@ def test_the_cpu_computes_in_32_bits_and_says_so():
 def test_what_cannot_be_computed_on_is_refused(machine, sentence):
     with pytest.raises(UserError, match=sentence):
         open_fabric(machine)
+
+
+def test_more_processes_than_cores_are_not_started():
+    most = os.cpu_count()
+    with pytest.raises(
+        UserError, match=rf"asks for {most + 1} processes on a CPU of {most} cores?; .* at most {most}"
+    ):
+        open_fabric(MachineConfig(accelerator="cpu", devices=most + 1))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

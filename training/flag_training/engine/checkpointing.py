@@ -7,16 +7,25 @@ of the random numbers: a run that goes on draws what it would have drawn.
 import json
 import os
 import shutil
+import struct
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
-from zipfile import BadZipFile, ZipFile
+from typing import Any, Final
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
+from torch import Tensor
 
 from napari_flag.errors import UserError
-from napari_flag.files import replacing
+from napari_flag.files import parse_json, refuse_special, replacing
+
+_DAMAGED: Final = (
+    OSError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError,
+    ArithmeticError, MemoryError, UnpicklingError, BadZipFile, struct.error, zlib.error,
+)  # fmt: skip
+"""What Python and PyTorch raise of an archive or a pickle that was changed."""
 
 
 def save_state(path: Path, modules: Mapping[str, Any], config: Mapping[str, Any], step: int) -> None:
@@ -32,8 +41,15 @@ def save_state(path: Path, modules: Mapping[str, Any], config: Mapping[str, Any]
             _keep(path)
 
 
-def load_state(path: Path, modules: Mapping[str, Any], config: Mapping[str, Any]) -> int:
+def load_state(path: Path, modules: Mapping[str, Any], config: Mapping[str, Any], steps: int) -> int:
     """Load `modules` from `path` and return the step to resume at; 0 when there is no file.
+
+    Parameters
+    ----------
+    path, modules, config
+        As of `save_state`.
+    steps
+        Those of the whole training, which a state cannot be beyond.
 
     Raises
     ------
@@ -43,7 +59,7 @@ def load_state(path: Path, modules: Mapping[str, Any], config: Mapping[str, Any]
     if not path.exists():
         return 0
     saved = _read(path)
-    if saved is None:
+    if saved is None or saved["step"] > steps:
         raise UserError(_say_damaged(path))
     if saved["config"] != _canonical(config):
         raise UserError(
@@ -53,14 +69,39 @@ def load_state(path: Path, modules: Mapping[str, Any], config: Mapping[str, Any]
         )
     try:
         for name, module in modules.items():
+            _refuse_kinds(saved["states"][name], module.state_dict())
             module.load_state_dict(saved["states"][name])
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"The training state {path} was written by another version of napari-flag "
-            f"({str(error).splitlines()[0]}), so the run cannot resume from it; delete the file to start "
-            "this stage again."
+            f"({next(iter(str(error).splitlines()), 'unlike')}), so the run cannot resume from it; delete "
+            "the file to start this stage again."
         ) from error
-    return int(saved["step"])
+    step: int = saved["step"]
+    return step
+
+
+def _refuse_kinds(state: Any, own: Any) -> None:
+    """Raise a `TypeError` where what was saved is of another kind than what it is to replace.
+
+    What is not there yet, such as the moments of an optimiser before its first step, may be of any.
+    """
+    if isinstance(own, Mapping) and isinstance(state, Mapping):
+        for name in own.keys() & state.keys():
+            _refuse_kinds(state[name], own[name])
+    elif isinstance(own, list | tuple) and isinstance(state, list | tuple) and len(own) == len(state):
+        for value, before in zip(state, own, strict=True):
+            _refuse_kinds(value, before)
+    elif isinstance(own, Tensor) and isinstance(state, Tensor):
+        if state.dtype != own.dtype:
+            raise TypeError(f"values are {state.dtype} there and {own.dtype} here")
+    elif own is not None and _kind(state) is not _kind(own):
+        raise TypeError(f"a {type(state).__name__} is there in place of a {type(own).__name__}")
+
+
+def _kind(value: Any) -> type:
+    """Return the type of a value; a whole number is a number."""
+    return float if type(value) is int else type(value)
 
 
 def previous_of(path: Path) -> Path:
@@ -93,16 +134,66 @@ def _keep(path: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Return what `path` holds; None when it is damaged, be it by a single bit."""
+    """Return what `path` holds; None when it is damaged, be it by a single bit.
+
+    Raises
+    ------
+    UserError
+        When it is a pipe or a device.
+    """
+    refuse_special(path)
     try:
         with ZipFile(path) as archive:
-            if archive.testzip() is not None:  # torch.load does not compare checksums
+            if not _is_plain(archive, path) or archive.testzip() is not None:  # PyTorch compares no checksums
                 return None
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, UnpicklingError, BadZipFile):
+        return saved if _is_state(saved) else None
+    except _DAMAGED:
         return None
-    whole = isinstance(saved, dict) and {"states", "config", "step"} <= saved.keys()
-    return saved if whole else None
+
+
+def _is_plain(archive: ZipFile, path: Path) -> bool:
+    """Return whether nothing in an archive is compressed, as PyTorch writes it, or larger than the file."""
+    entries = archive.infolist()
+    stored = all(one.compress_type == ZIP_STORED and one.compress_size == one.file_size for one in entries)
+    return stored and sum(one.file_size for one in entries) <= path.stat().st_size
+
+
+def _is_state(saved: Any) -> bool:
+    """Return whether `saved` is what `save_state` writes; its numbers are numbers, and the step is one."""
+    return (
+        isinstance(saved, dict)
+        and {"states", "config", "step"} <= saved.keys()
+        and isinstance(saved["config"], str)
+        and isinstance(parse_json(saved["config"]), dict)
+        and type(saved["step"]) is int
+        and saved["step"] >= 0
+        and isinstance(saved["states"], dict)
+        and all(isinstance(state, dict) for state in saved["states"].values())
+        and _is_sound(saved["states"])
+    )
+
+
+def _is_sound(states: dict[str, Any]) -> bool:
+    """Return whether tensors are dense, as large as what is kept of them, and of numbers that are known."""
+    waiting: list[Any] = [states]
+    seen: set[int] = set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+                return False
+            if value.untyped_storage().nbytes() < value.numel() * value.element_size():
+                return False
+            if not torch.isfinite(value).all():
+                return False
+        elif isinstance(value, dict | list | tuple):
+            if id(value) not in seen:  # what holds itself, or the same thing many times over, is seen once
+                seen.add(id(value))
+                waiting += value.values() if isinstance(value, dict) else value
+        elif not (value is None or isinstance(value, bool | int | float | str)):
+            return False
+    return True
 
 
 def _say_damaged(path: Path) -> str:

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from flag_training.config import MachineConfig
 from napari_flag.errors import UserError
+from napari_flag.formatting import counted
 from napari_flag.progress import Steps
 
 T = TypeVar("T")
@@ -123,6 +124,13 @@ def _check(machine: MachineConfig) -> None:
         raise UserError(
             f'The config asks for {machine.devices} devices of "{machine.accelerator}"; under [machine] '
             'accelerator is "auto", "cpu" or "cuda", and devices at least 1.'
+        )
+    cores = os.cpu_count() or 1
+    alone = not torch.distributed.is_torchelastic_launched()
+    if alone and machine.devices > cores and (machine.accelerator == "cpu" or not torch.cuda.is_available()):
+        raise UserError(
+            f"The config asks for {machine.devices} processes on a CPU of {counted(cores, 'core')}; set "
+            f"devices to at most {cores} under [machine]."
         )
     if machine.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise UserError(

@@ -309,7 +309,7 @@ class _Run(Generic[B]):
 
     def resume(self) -> int:
         """Load the state, and return the step to resume at."""
-        step = load_state(self.keeping.place, self.modules, self.keeping.settings)
+        step = load_state(self.keeping.place, self.modules, self.keeping.settings, self.schedule.steps)
         self.started -= self.keeping.log.resume_after(step)
         return step
 

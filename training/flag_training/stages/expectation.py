@@ -131,7 +131,7 @@ def _fit_branch(
     settings = {"branch": fold, "steps": config.branch_steps, "seed": config.seed}
     members = [rows for rows in cohort.members() if kept[rows].any()]
     together = max(1, math.floor(_SPOTS / max(len(rows) for rows in members)))
-    for step in range(load_state(place, modules, settings), config.branch_steps):
+    for step in range(load_state(place, modules, settings, config.branch_steps), config.branch_steps):
         for group in optimiser.param_groups:
             group["lr"] = config.branch_rate * min(1.0, (step + 1) / 30)
         generator = np.random.default_rng([config.seed, fold, step])

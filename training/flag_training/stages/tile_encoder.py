@@ -85,9 +85,9 @@ def train_tile_encoder(
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     modules = {"net": net, "expander": expander, "optimiser": optimiser}
     values = asdict(config)
-    first = load_state(state_file, {"net": net}, values) if state_file else 0
+    first = load_state(state_file, {"net": net}, values, config.steps) if state_file else 0
     if state_file and first < config.steps:
-        first = load_state(state_file, modules, values)
+        first = load_state(state_file, modules, values, config.steps)
     places = [np.argwhere(_tissue(image)) * 8 for image in images]
     for step in range(first, config.steps):
         _set_rate(optimiser, config, step)

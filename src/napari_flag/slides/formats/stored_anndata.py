@@ -47,6 +47,8 @@ class H5ad:
             found = read_elem(self.file[key])
             if not hasattr(found, "columns"):
                 raise ValueError(f"{key} is no table")
+            if not found.columns.is_unique:
+                raise ValueError(f"{key} names a column twice")
             if "" in found.index:
                 raise ValueError(f"{key} has rows without a name")
         return found

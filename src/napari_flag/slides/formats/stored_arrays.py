@@ -18,16 +18,17 @@ from napari_flag.formatting import data_size, whole
 from napari_flag.slides.formats.trial_reading import refuse_crashing
 
 DAMAGED: Final = (
-    OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError, SystemError,
+    OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError, SystemError,
 )  # fmt: skip
-"""What h5py, zarr and NumPy raise on a file that is not what it says: sizes, kinds, text for numbers."""
+"""What h5py, zarr and NumPy raise on a file that is not what it says: sizes (of 0 too), kinds, text for
+numbers."""
 MOST_PER_BYTE: Final = 2000
 """Bytes in memory per byte in the file: twice what deflate can reach; zeros of real counts give 100."""
 MOST_READ_PER_BYTE: Final = 250
 """The same of an array whose values are read: with fewer than 1 value in 300 above zero none is dense."""
 SMALL: Final = 2**28
 """Bytes up to which an array may be anything."""
-MOST_NODES: Final = 100_000
+MOST_NODES: Final = 10_000
 """Groups and arrays of one file; the largest known have some hundreds."""
 DEEPEST: Final = 32
 """Groups within groups."""
