@@ -256,6 +256,17 @@ def test_marker_genes_of_a_record_per_field_are_stored(prediction, tmp_path):
         (lambda a: a.uns[keys.PROVENANCE].update({keys.SPOT_DIAMETER_UM: -5.0}), "should be a number from 0"),
         (lambda a: a.uns[keys.PROVENANCE].update({keys.DRAWS: -5}), "should be a number from 0 on"),
         (lambda a: a.uns[keys.PROVENANCE].update({keys.READ_FROM: "a.h5ad"}), "should be a group"),
+        (
+            lambda a: a.uns[keys.PROVENANCE].update({keys.FAMILIARITY: {keys.UNLIKE_WARNING: "/home/x"}}),
+            "should be a text without a path",
+        ),
+        (lambda a: a.uns[keys.PROVENANCE].update({keys.SLIDE_HASH: "/../../x"}), "64 hexadecimal digits"),
+        (lambda a: a.uns[keys.PROVENANCE].update({keys.SLIDE_HASH: ["a" * 64]}), "64 hexadecimal digits"),
+        (lambda a: a.uns[keys.PROVENANCE].update({keys.WEIGHTS_HASH: 5}), "64 hexadecimal digits"),
+        (
+            lambda a: a.uns[keys.PROVENANCE].update({keys.TRAINING_HASHES: ["a" * 64, "A" * 64]}),
+            "64 hexadecimal digits",
+        ),
         (lambda a: a.layers[keys.SPREAD].__setitem__((0, 0), np.nan), 'not numbers in layers["sd"]'),
         (lambda a: a.layers[keys.SPREAD].__setitem__((0, 0), -1), "which no standard deviation is"),
         (lambda a: a.uns.__setitem__(keys.SPATIAL, "none"), "should be a group of pictures"),

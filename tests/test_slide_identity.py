@@ -8,9 +8,8 @@ from tests.fakes import FakeSlide, fake_prediction
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.prediction_file import output_name, read_prediction, trained_on, write_prediction
+from napari_flag.prediction_file import output_name, trained_on
 from napari_flag.slide_identity import (
-    anonymised,
     are_of_one_slide,
     belongs_on,
     belongs_with,
@@ -219,42 +218,6 @@ def test_files_named_in_notices_are_not_named_after_patients(tmp_path):
     ]
 
 
-def test_an_earlier_prediction_loses_name_folders_and_the_hash_of_its_command(tmp_path):
-    adata = made_on(slide_at(tmp_path / "A1.svs"))
-    made = adata.uns[keys.PROVENANCE]
-    del made[keys.SLIDE_HASH]
-    made[keys.COMMAND] = (
-        "napari-flag predict '/home/Jane Roe/slides/A1.svs' --spots 'C:\\Users\\jroe\\Doe_Jane.tsv' --mpp 0.5"
-    )
-    made[keys.COMMAND_HASH] = "f" * 64
-    made[keys.NOTICES] = ["The folder /home/Jane Roe/slides cannot be read.", "A1 has 0.5 µm/px and/or 20×."]
-    adata.uns[keys.SPATIAL]["A1"]["metadata"] = {"source_image_path": "/home/jroe/slides/A1.svs"}
-    clean = anonymised(adata)
-    assert not any(word in everything_in(clean) for word in ("A1", "Jane", "jroe", "home", "Users", "Doe"))
-    made = clean.uns[keys.PROVENANCE]
-    assert keys.COMMAND_HASH not in made
-    assert made[keys.COMMAND].endswith("--spots anonymous.tsv --mpp 0.5")
-    assert made[keys.NOTICES][1].endswith("has 0.5 µm/px and/or 20×.")
-    write_prediction(clean, tmp_path / "clean.h5ad")
-    assert output_name(read_prediction(tmp_path / "clean.h5ad")).startswith("anonymous-")
-    assert made[keys.WEIGHTS_HASH] == adata.uns[keys.PROVENANCE][keys.WEIGHTS_HASH]
-
-
-def test_all_earlier_predictions_on_one_slide_get_one_neutral_name_and_others_another():
-    """They have no hash of the slide, but a small picture of it."""
-    adata, other = fake_prediction(36), fake_prediction(36)
-    other.uns[keys.SPATIAL]["fake"]["images"]["hires"][0, 0] = 0
-    name = output_name(anonymised(adata))
-    assert name == output_name(anonymised(adata[:5].copy()))
-    assert name != output_name(anonymised(other))
-
-
-def test_a_prediction_without_a_picture_is_named_after_its_spots():
-    adata = read_prediction(EARLIER)
-    assert adata.uns[keys.SPATIAL]["demo_slide"]["images"] == {}
-    assert output_name(anonymised(adata)) == output_name(anonymised(adata.copy())) != "demo_slide"
-
-
 def test_a_region_named_after_the_patient_is_renamed_in_valid_json(tmp_path):
     adata = made_on(slide_at(tmp_path / 'Smith_"J"_John.svs'))
     regions = {"features": [{"properties": {"name": 'Smith_"J"_John tumour'}}]}
@@ -317,3 +280,19 @@ def test_the_file_of_another_program_is_not_named_after_a_patient(tmp_path):
     renamed, _ = without_personal_names(adata)
     assert renamed.uns[keys.PROVENANCE][keys.READ_FROM] == {keys.READ_FILE: "anonymous.h5ad"}
     assert renamed.uns[keys.PROVENANCE][keys.NOTICES] == ["anonymous.h5ad was not written by napari-flag."]
+
+
+def test_weights_called_after_a_patient_have_a_neutral_name_wherever_theirs_stood(tmp_path):
+    adata = made_on(slide_at(tmp_path / "C5.svs"))
+    called = "Smith_John_1950-03-04"
+    adata.uns[keys.PROVENANCE] |= {
+        keys.WEIGHTS_NAME: called,
+        keys.WEIGHTS_HASH: "0123456789abcdef" * 4,
+        keys.COMMAND: f"napari-flag predict C5.svs --weights {called}",
+        keys.NOTICES: [f'The weights "{called}" were made for simulated slides.'],
+    }
+    renamed, [notice] = without_personal_names(adata)
+    assert renamed.uns[keys.PROVENANCE][keys.WEIGHTS_NAME] == "anonymous-01234567"
+    assert "Smith" not in everything_in(renamed)
+    assert "results call them anonymous-01234567" in notice
+    assert without_personal_names(adata, keep=True)[0] is adata

@@ -33,7 +33,7 @@ from napari_flag.files import (
 from napari_flag.formatting import storable
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.scratch import refuse_beyond_memory
-from napari_flag.slides.file_identity import content_hash
+from napari_flag.slides.file_identity import content_hash, is_digest, names_folder
 from napari_flag.slides.formats.stored_arrays import (
     DAMAGED,
     checked,
@@ -152,7 +152,8 @@ def describe_run(
         keys.WEIGHTS_NAME: checkpoint.name,
         keys.WEIGHTS_HASH: checkpoint.sha256,
         keys.TRAINING_SLIDES: list(texts(checkpoint.card.get("sections"))),
-        keys.TRAINING_HASHES: list(texts(checkpoint.card.get(keys.CARD_HASHES))),
+        # what is no hash on the card of somebody's weights is that of no slide
+        keys.TRAINING_HASHES: [*filter(is_digest, texts(checkpoint.card.get(keys.CARD_HASHES)))],
         keys.SAMPLER: sampler.name if sampler else None,
         keys.STEPS: settings.steps if settings else None,
         keys.DRAWS: settings.draws if settings else 0,
@@ -600,6 +601,7 @@ _NUMBERS: Final = (
 _LENGTHS: Final = (keys.MPP, keys.SPOT_DIAMETER_UM, keys.SPOT_PITCH_UM, keys.TILE_UM_PER_PX)
 _TEXTS: Final = (keys.TRAINING_SLIDES, keys.TRAINING_HASHES, keys.NOTICES)
 _GROUPS: Final = (keys.READ_FROM, keys.FAMILIARITY, keys.VERSIONS)
+_HASHES: Final = (keys.SLIDE_HASH, keys.WEIGHTS_HASH, keys.TRAINING_HASHES)
 
 
 def _odd_entry(made: Mapping[str, Any]) -> str | None:
@@ -620,6 +622,15 @@ def _odd_entry(made: Mapping[str, Any]) -> str | None:
             fits, kind = isinstance(value, Mapping), "a group of entries"
         if not fits:
             return f'has {str(value)[:40]} as "{name}", which should be {kind}'
+    warning = _plain((made.get(keys.FAMILIARITY) or {}).get(keys.UNLIKE_WARNING, ""))
+    if not isinstance(warning, str) or names_folder(warning):
+        return f'has {str(warning)[:40]} as "{keys.UNLIKE_WARNING}", which should be a text without a path'
+    for name in _HASHES:
+        value = _plain(made.get(name))
+        several = name in _TEXTS and isinstance(value, list | tuple)
+        odd = [each for each in (value if several else [value]) if each is not None and not is_digest(each)]
+        if odd:
+            return f'has {str(odd[0])[:40]} as "{name}", which should be 64 hexadecimal digits'
     return None
 
 

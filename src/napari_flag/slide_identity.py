@@ -7,7 +7,6 @@ name and size; nothing else of the file goes into it.  Files of earlier versions
 import hashlib
 import json
 import re
-import shlex
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -134,7 +133,7 @@ def doubt_about(adata: "AnnData", slide: "Slide") -> str | None:
 
 # --- what it is called -------------------------------------------------------------------------
 def without_personal_names(adata: "AnnData", keep: bool = False) -> "tuple[AnnData, tuple[str, ...]]":
-    """Return a prediction under a neutral name where that of its slide may be a patient's.
+    """Return a prediction under neutral names where those of its slide and weights may be a patient's.
 
     Parameters
     ----------
@@ -146,8 +145,9 @@ def without_personal_names(adata: "AnnData", keep: bool = False) -> "tuple[AnnDa
     Returns
     -------
     renamed
-        `adata` itself where nothing is replaced; otherwise one that shares its arrays.  Slides that the
-        weights were trained on, and files named in notices, have no names that may be a patient's either.
+        `adata` itself where nothing is replaced; otherwise one that shares its arrays.  Its weights, the
+        slides that they were trained on, and files named in notices have no names that may be a patient's
+        either.
     notices
         What was replaced by what and how to keep it, a sentence each.
     """
@@ -155,17 +155,24 @@ def without_personal_names(adata: "AnnData", keep: bool = False) -> "tuple[AnnDa
         return adata, ()
     said, renamed, name = [], adata, output_name(adata)
     if (why := why_personal(name)) is not None:
-        called = _neutral_name_of(adata)
-        renamed = _renamed(adata, called)
+        called = neutral_name_of(adata)
+        renamed = renamed_to(adata, called)
         said.append(
             f"The name of the slide looks like a patient's ({why}), so results call it {called}; keep its "
             f"name with {KEEP}."
         )
-    stated = {key: _replaced(provenance(renamed)[key], str) for key in _NAMING if key in provenance(renamed)}
+    weights = str(provenance(renamed).get(keys.WEIGHTS_NAME, ""))
+    if (why := why_personal(weights)) is not None:
+        renamed = with_weights_called(renamed, called := neutral_weights(renamed))
+        said.append(
+            f"The name of the weights looks like a patient's ({why}), so results call them {called}; keep "
+            f"their name with {KEEP}."
+        )
+    stated = {key: replaced(provenance(renamed)[key], str) for key in _NAMING if key in provenance(renamed)}
     source = str(dict(stated.get(keys.READ_FROM, {})).get(keys.READ_FILE, ""))
     neutral = {source: neutral_name(None) + "".join(Path(source).suffixes[-1:])}
     plain = {
-        key: _replaced(value, lambda text: _without_files(_with_neutral(text, neutral)))
+        key: replaced(value, lambda text: without_files(_with_neutral(text, neutral)))
         for key, value in stated.items()
     }
     if keys.TRAINING_SLIDES in stated:
@@ -220,7 +227,7 @@ def without_names(text: str, files: Iterable[Path], keep: bool = False) -> str:
         path.name: name_of(path) if path in given or path.is_file() else neutral_name(None)
         for path in _named_in(text, given)
     }
-    return _without_files(_with_neutral(text, names))
+    return without_files(_with_neutral(text, names))
 
 
 def _named_in(text: str, files: Iterable[Path]) -> set[Path]:
@@ -254,58 +261,31 @@ _FILE: Final = re.compile(r"[^\s\"'“”()]+\.[A-Za-z]\w{0,7}\b")
 """A word of a sentence that may name a file."""
 
 
-def _without_files(text: str) -> str:
-    return _FILE.sub(lambda found: _word_without_name(found[0]), text)
+def without_files(text: str) -> str:
+    """Return a sentence without names of files that may be a patient's, as far as their form tells."""
+    return _FILE.sub(lambda found: word_without_name(found[0]), text)
 
 
 def _listed(stated: Any) -> list[str]:
     return [stated] if isinstance(stated, str) else [str(each) for each in stated]
 
 
-def anonymised(adata: "AnnData") -> "AnnData":
-    """Return a prediction that names neither its slide nor any folder, whatever they are called.
+def neutral_weights(adata: "AnnData") -> str:
+    """Return a neutral name of the weights of a prediction, by their hash."""
+    return neutral_name(str(provenance(adata).get(keys.WEIGHTS_HASH, "")))
 
-    Parameters
-    ----------
-    adata
-        A prediction of any version; not changed.
 
-    Returns
-    -------
-    One that shares its arrays.  The slide has a neutral name; files of the command have no folders, and no
-    names that may be a patient's; a notice that names a folder is left out, and so is the hash of the command
-    with whole paths, which a guess could confirm.
-    """
-    renamed = _renamed(adata, _neutral_name_of(adata))
-    made = renamed.uns[keys.PROVENANCE]
-    made.pop(keys.COMMAND_HASH, None)
-    if keys.COMMAND in made:
-        made[keys.COMMAND] = _command_without_names(str(made[keys.COMMAND]))
-    for key in (keys.NOTICES, keys.MPP_SOURCE, keys.READ_FROM):
+def with_weights_called(adata: "AnnData", called: str) -> "AnnData":
+    """Return a prediction whose weights have another name wherever theirs stood."""
+    made = dict(provenance(adata))
+    names = {str(made[keys.WEIGHTS_NAME]): called}
+    for key in (keys.NOTICES, keys.COMMAND):
         if key in made:
-            made[key] = _replaced(made[key], lambda text: LEFT_OUT if _FOLDERS.search(text) else text)
-    libraries = renamed.uns.get(keys.SPATIAL, {})
-    for library in libraries.values():
-        if "metadata" in library:
-            library["metadata"] = _replaced(library["metadata"], lambda text: re.split(r"[\\/]", text)[-1])
-    return renamed
+            made[key] = replaced(made[key], lambda text: _with_neutral(text, names))
+    return sharing(adata, {keys.PROVENANCE: made | {keys.WEIGHTS_NAME: called}})
 
 
-def not_looked_into(adata: "AnnData") -> tuple[str, ...]:
-    """Return which parts of a prediction other programs or persons wrote, in which names may stand."""
-    ours = (keys.SPATIAL, keys.LOG1P, keys.PROVENANCE, keys.STRUCTURE, "spatial_neighbors")
-    results = (keys.MORAN, keys.MARKERS, keys.DOMAIN_METHOD)
-    shared = (*ours, *(key + end for key in results for end in ("", keys.OF_MEASURED)))
-    columns = (keys.ARRAY_ROW, keys.ARRAY_COL, keys.DISTANCE, keys.UNLIKE, keys.DOMAIN)
-    regions = ["the names of its regions"] if keys.REGIONS in provenance(adata) else []
-    entries = [*regions, *(f'uns["{key}"]' for key in adata.uns if key not in shared)]
-    return (
-        *entries,
-        *(f'obs["{key}"]' for key in adata.obs if key.removesuffix(keys.OF_MEASURED) not in columns),
-    )
-
-
-def _neutral_name_of(adata: "AnnData") -> str:
+def neutral_name_of(adata: "AnnData") -> str:
     """Return a neutral name by the slide's content; of earlier versions, by its picture or the spots."""
     digest = slide_hash(adata)
     if digest is None:
@@ -319,7 +299,7 @@ def _neutral_name_of(adata: "AnnData") -> str:
     return neutral_name(digest)
 
 
-def _renamed(adata: "AnnData", neutral: str) -> "AnnData":
+def renamed_to(adata: "AnnData", neutral: str) -> "AnnData":
     """Return a prediction whose slide is called `neutral` wherever its name stood."""
     names = {output_name(adata), slide_name(adata)} - {UNNAMED, neutral}
     forms = {form for name in names for form in (name, json.dumps(name)[1:-1])}
@@ -332,46 +312,32 @@ def _renamed(adata: "AnnData", neutral: str) -> "AnnData":
     made = dict(provenance(adata))
     for key in (keys.NOTICES, keys.COMMAND, keys.READ_FROM, keys.REGIONS, keys.MPP_SOURCE):
         if key in made:
-            made[key] = _replaced(made[key], put)
+            made[key] = replaced(made[key], put)
     if keys.TRAINING_SLIDES in made and trained_on(adata):  # is still to be seen
         made[keys.TRAINING_SLIDES] = [*map(put, _listed(made[keys.TRAINING_SLIDES]))]
     if keys.SLIDE_NAME in made:
         made[keys.SLIDE_NAME] = neutral
     libraries = {
-        put(str(name)): {key: _replaced(value, put) for key, value in dict(library).items()}
+        put(str(name)): {key: replaced(value, put) for key, value in dict(library).items()}
         for name, library in dict(adata.uns.get(keys.SPATIAL, {})).items()
     }
     return sharing(adata, {keys.PROVENANCE: made, **({keys.SPATIAL: libraries} if libraries else {})})
 
 
-def _replaced(value: Any, put: Callable[[str], str]) -> Any:
+def replaced(value: Any, put: Callable[[str], str]) -> Any:
     """Return provenance with every text in it, at any depth, put through `put`."""
     if isinstance(value, str):
         return put(value)
     if isinstance(value, Mapping):
-        return {name: _replaced(inner, put) for name, inner in value.items()}
+        return {name: replaced(inner, put) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_replaced(inner, put) for inner in value]
+        return [replaced(inner, put) for inner in value]
     if isinstance(value, np.ndarray) and value.dtype.kind in "OUT":
-        return [_replaced(inner, put) for inner in value.ravel().tolist()]
+        return [replaced(inner, put) for inner in value.ravel().tolist()]
     return value
 
 
-LEFT_OUT: Final = "A sentence that named a folder was left out."
-_FOLDERS: Final = re.compile(r"(?<![\w.])(?:~|[A-Za-z]:)?[\\/]{1,2}[^\\/\s]+|file://")
-"""Where an absolute path begins in a sentence: of Unix, of the home folder, of Windows, of a share."""
-
-
-def _command_without_names(command: str) -> str:
-    """Return a command whose files have neither folders nor names that may be a patient's."""
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        words = command.split()
-    return shlex.join(_word_without_name(re.split(r"[\\/]", word.rstrip("\\/"))[-1]) for word in words)
-
-
-def _word_without_name(word: str) -> str:
+def word_without_name(word: str) -> str:
     """Return a word; where it may hold a patient's name, a neutral one with its ending."""
     number = re.fullmatch(r"-?(\d*\.\d+(e[-+]?\d+)?|\d{1,6})", word, re.IGNORECASE)
     if number is not None or why_personal(word) is None:

@@ -21,9 +21,11 @@ from napari_flag.analysis.draws import (
 from napari_flag.errors import UserError
 from napari_flag.layers.gene_map import GeneMap
 from napari_flag.layers.gene_values import Quantity
+from napari_flag.model import checkpoint
 from napari_flag.prediction import predict_slide
 from napari_flag.prediction_file import layer_of, read_prediction, spots_of
 from napari_flag.progress import finish
+from napari_flag.slide_identity import without_personal_names
 from napari_flag.statistics.accuracy import gene_pearson
 from napari_flag.statistics.coexpression import gene_correlations, gene_structure_correlation
 from napari_flag.statistics.moran import spatial_structure_correlation
@@ -239,6 +241,19 @@ def test_other_weights_are_refused(request_draws, tmp_path):
     other = write_tiny_weights(tmp_path / "other.safetensors", pitch_um=150.0)
     with pytest.raises(UserError, match="not those of this prediction"):
         drawn(request_draws(2, weights=other))
+
+
+def test_weights_that_a_prediction_calls_by_a_neutral_name_are_found(
+    prediction, request_draws, tiny_weights, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(checkpoint, "weights_folder", lambda: tmp_path)
+    (tmp_path / "Smith_John.safetensors").write_bytes(tiny_weights.read_bytes())
+    adata = prediction.copy()
+    adata.uns[keys.PROVENANCE][keys.WEIGHTS_NAME] = "Smith_John"
+    renamed, _ = without_personal_names(adata)
+    assert "Smith" not in renamed.uns[keys.PROVENANCE][keys.WEIGHTS_NAME]
+    drawn(request_draws(2, adata=renamed, weights=None))
+    assert layer_of(2) in renamed.layers
 
 
 def test_weights_that_are_not_here_are_one_sentence(prediction, tiny_slide):

@@ -84,7 +84,8 @@ def test_files_that_cannot_be_compared_are_refused_in_one_sentence(folder):
 
 def test_a_method_is_called_the_same_whoever_wrote_its_file(folder):
     for neighbours in (10, 50):
-        knn = {keys.METHOD: "knn", keys.WEIGHTS_HASH: str(neighbours), keys.WEIGHTS_NAME: f"knn{neighbours}"}
+        weights = {keys.WEIGHTS_HASH: f"{neighbours:064}", keys.WEIGHTS_NAME: f"knn{neighbours}"}
+        knn = {keys.METHOD: "knn", **weights}
         made = prediction_of(draws=False, **knn)
         write_prediction(made, folder / f"k{neighbours}.h5ad")
     write_prediction(prediction_of("flag", measured=False), folder / "flag.h5ad")

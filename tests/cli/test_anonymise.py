@@ -1,6 +1,7 @@
 import json
 import re
 
+import h5py
 import pytest
 from tests.fakes import fake_prediction
 
@@ -40,14 +41,28 @@ def test_a_prediction_is_written_anew_without_names_and_folders(earlier, tmp_pat
     assert output_name(read_prediction(tmp_path / LINE[1])) == "Smith_John"
 
 
+def test_a_hash_that_is_none_chooses_no_path(earlier, tmp_path, capsys):
+    folder = tmp_path / "sub"
+    folder.mkdir()
+    with h5py.File(tmp_path / LINE[1], "r+") as file:
+        file[f"uns/{keys.PROVENANCE}"].create_dataset(keys.SLIDE_HASH, data="/../../x")
+    assert main(["anonymise", str(tmp_path / LINE[1]), "--out", str(folder / "x.h5ad")]) == 2
+    assert 'has /../../x as "slide_sha256", which should be 64 hexadecimal digits' in capsys.readouterr().err
+    assert not [*folder.iterdir()]
+
+
 def test_what_others_wrote_into_it_is_named(earlier, tmp_path, capsys):
     earlier.obs["pathologist"] = "jdoe"
     earlier.uns["leiden"] = {"by": "jdoe"}
     write_prediction(earlier, tmp_path / LINE[1])
     assert main([*LINE, "--out", "clean.h5ad"]) == 0
     said = capsys.readouterr()
-    assert 'Note: uns["leiden"], obs["pathologist"] were written by others' in said.err
+    assert 'Note: uns["leiden"] were left out, since napari-flag does not write them so.' in said.err
+    assert 'Note: obs["pathologist"] were written by others and are as they were' in said.err
     assert "Note" not in said.out
+    assert main([*LINE, "--out", "clean.h5ad", "--overwrite", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["left_out"], said["as_they_were"]) == (['uns["leiden"]'], ['obs["pathologist"]'])
 
 
 def test_json_names_what_was_written_into_a_folder_that_was_missing(earlier, tmp_path, capsys):

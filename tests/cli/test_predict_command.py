@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import sys
 from dataclasses import dataclass, field
 
 import anndata
@@ -46,6 +48,7 @@ def fake_predict_slide(slide, spots, checkpoint, *, region, genes, depth, draws,
     adata.obs_names, adata.var_names = list(spots.ids), names
     made = fake_provenance(*slide.size)
     made |= {keys.WEIGHTS_HASH: checkpoint.sha256, keys.SEED: seed, keys.MPP: slide.mpp}
+    made[keys.WEIGHTS_NAME] = checkpoint.name
     made[keys.DRAWS] = draws or 1
     made[keys.LATTICE] = spots.lattice
     if depth is not None:
@@ -138,6 +141,31 @@ def test_samples_are_not_offered(capsys):
     shown = capsys.readouterr().out
     assert "--draws" in shown
     assert "--samples" not in shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows takes no such name")
+def test_a_file_named_after_its_slide_has_a_name_that_every_system_takes(model, folder):
+    (folder / "C9.png").rename(folder / "C\n9\x1b[31m<\u202e.png")
+    assert main(["predict", "C\n9\x1b[31m<\u202e.png", *TABLE[2:]]) == 0
+    [written] = folder.glob("*.h5ad")
+    assert re.fullmatch(r"C_9_\[31m__-[0-9a-f]{8}_predicted\.h5ad", written.name)
+
+
+def test_weights_called_after_a_patient_are_not_named_in_what_is_written_and_said(
+    model, folder, capsys, monkeypatch
+):
+    monkeypatch.setattr(Checkpoint, "load", lambda path: FakeCheckpoint(name="Smith_John_1950-03-04"))
+    monkeypatch.setattr("napari_flag.model.checkpoint.find_weights", lambda name: folder / "C9.png")
+    line = [*TABLE, "--weights", "Smith_John_1950-03-04", "--out", "out.h5ad", "--json"]
+    assert main(line) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["weights_name"] == "anonymous-11111111"
+    assert "Smith" not in said.out + said.err
+    made = prediction_file.read_prediction(folder / "out.h5ad").uns[keys.PROVENANCE]
+    assert "Smith" not in str(made)
+    assert "--weights anonymous-11111111" in made[keys.COMMAND]
+    assert main([*line, "--keep-names", "--overwrite"]) == 0
+    assert json.loads(capsys.readouterr().out)["weights_name"] == "Smith_John_1950-03-04"
 
 
 def test_without_spots_a_grid_like_the_training_array_covers_the_tissue(model, folder):

@@ -269,3 +269,20 @@ def test_a_table_beside_scores_that_a_person_changed_is_not_replaced_unasked(nam
     assert main(line) == 2
     assert table.name in capsys.readouterr().err
     assert table.read_text().endswith("mine,,,\n")
+
+
+def test_nothing_is_written_into_a_zarr(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    adata = fake_prediction(n_spots=49, n_genes=8)
+    write_prediction(adata, "p.h5ad")
+    adata.write_zarr("table")
+    zarr.open_group("store.zarr", mode="w").create_group("tables")
+    before = sorted(tmp_path.rglob("*"))
+    for line in (
+        ["report", "p.h5ad", "--out", "table"],
+        ["export", "p.h5ad", "--to", "csv", "--out", "store.zarr/tables/other"],
+        ["anonymise", "p.h5ad", "--out", "store.zarr/clean.h5ad"],
+    ):
+        assert main(line) == 2
+        assert "lies inside the zarr" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before

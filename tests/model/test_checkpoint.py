@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 import time
@@ -136,6 +137,16 @@ def test_imported_weights_are_found_by_name(weights, tmp_path, monkeypatch):
     assert find_weights("tiny") == copied
     with pytest.raises(UserError, match="already weights"):
         import_weights(weights)
+
+
+def test_imported_weights_have_a_name_that_every_system_takes_and_keeps_apart(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "user_data_path", lambda _: tmp_path / "data")
+    import_weights(weights)
+    with pytest.raises(UserError, match='already weights called "tiny"'):
+        checkpoint.free_place("TINY")
+    odd = checkpoint.free_place("a\nb\x1b[31m")
+    assert odd.parent == checkpoint.weights_folder()
+    assert re.fullmatch(r"a_b_\[31m-[0-9a-f]{8}\.safetensors", odd.name)
 
 
 def test_the_fingerprint_changes_with_the_encoder(weights):

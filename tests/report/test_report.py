@@ -357,6 +357,21 @@ def test_outlines_kept_in_the_file_are_not_printed_as_provenance(tmp_path):
     assert "FeatureCollection" not in path.read_text("utf-8")
 
 
+def test_no_page_is_written_into_a_zarr(tmp_path):
+    (tmp_path / "a.zarr").mkdir()
+    with pytest.raises(UserError, match="lies inside the zarr"):
+        finish(write_report(fake_prediction(16), None, tmp_path / "a.zarr"))
+
+
+def test_the_page_shows_what_is_known_of_the_record_alone(tmp_path):
+    prediction = fake_prediction(16)
+    prediction.uns[keys.PROVENANCE] |= {keys.DEVICE: "/home/jsmith", keys.STEPS: 6, "host": "ws-lab"}
+    prediction.uns[keys.PROVENANCE][keys.VERSIONS] = {"torch": "2.15.0", "user": "jsmith"}
+    page = finish(write_report(prediction, None, tmp_path)).read_text("utf-8")
+    assert not any(secret in page for secret in ("jsmith", "ws-lab"))
+    assert "<code>2.15.0</code>" in page
+
+
 @pytest.mark.slow
 def test_domains_are_given_with_spots_and_area(tmp_path):
     page = finish(write_report(fake_prediction(n_spots=64, n_genes=12), None, tmp_path)).read_text("utf-8")

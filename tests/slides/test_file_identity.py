@@ -76,6 +76,12 @@ def test_a_neutral_name_is_never_replaced_again():
     assert why_personal(neutral_name(None)) is None
 
 
+def test_only_digits_of_a_hash_become_part_of_a_neutral_name():
+    assert neutral_name("0123456789abcdef" * 4) == "anonymous-01234567"
+    for other in (None, "", "/../../x", "0" * 63, "A" * 64, "0" * 64 + "\n"):
+        assert neutral_name(other) == "anonymous"
+
+
 def large(path: Path, size: int, seed: int = 0) -> Path:
     path.write_bytes(np.random.default_rng(seed).bytes(size))
     return path

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 
 DEFAULT_METHOD: Final = "leiden"
+METHOD_NAMES: Final = tuple(domains.METHODS)
 LABELS: Final = "labels"
 """What others called the spots: listed and painted as domains are, but found by no method of ours."""
 OF_TRUTH: Final = keys.DOMAIN + keys.OF_MEASURED

@@ -18,12 +18,14 @@ from napari_flag.analysis.scores import DrawScores, scoring_draws, spot_blocks
 from napari_flag.analysis.spatial import spot_neighbours
 from napari_flag.analysis.truth import FEWEST_SPOTS, Extent, dense, measured_extent
 from napari_flag.errors import UserError
+from napari_flag.files import sha256_of
 from napari_flag.foreign_prediction import is_foreign
 from napari_flag.formatting import number as shown
 from napari_flag.formatting import percent
 from napari_flag.prediction_file import check_draws, draw_layers, layer_of, provenance, spots_of
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import colours_of
+from napari_flag.slides.file_identity import neutral_name, why_personal
 from napari_flag.statistics.accuracy import FloatArray
 from napari_flag.statistics.coexpression import correlations_for_gsc, upper_triangle
 from napari_flag.statistics.moran import moran_i
@@ -213,7 +215,7 @@ def _checkpoint(request: DrawRequest) -> "Checkpoint":
 
     made = provenance(request.adata)
     name, expected = str(made.get(keys.WEIGHTS_NAME, "")), made.get(keys.WEIGHTS_HASH)
-    checkpoint = Checkpoint.load(request.weights or find_weights(name))
+    checkpoint = Checkpoint.load(request.weights or _renamed_weights(name, expected) or find_weights(name))
     if expected and checkpoint.sha256 != expected:
         raise UserError(
             f'The weights "{name}" here are not those of this prediction (another version of the file), so '
@@ -226,6 +228,16 @@ def _checkpoint(request: DrawRequest) -> "Checkpoint":
             "prediction; choose the weights file it was made with."
         )
     return checkpoint
+
+
+def _renamed_weights(name: str, expected: str | None) -> Path | None:
+    """Return the listed weights that a prediction calls by a neutral name; None where there are none."""
+    from napari_flag.model.checkpoint import list_weights
+
+    if expected is None or name != neutral_name(expected):
+        return None
+    named_so = (path for listed, path in list_weights() if why_personal(listed) is not None)
+    return next((path for path in named_so if sha256_of(path) == expected), None)
 
 
 def _check_same(adata: "AnnData", again: "AnnData") -> None:

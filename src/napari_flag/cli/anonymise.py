@@ -12,9 +12,11 @@ from napari_flag.files import make_folder
 
 DESCRIPTION: Final = """\
 Names the slide after the hash of its content, whatever it is called, and takes folders, and names that may
-be a patient's, out of the command and notices. The numbers stay, and so does the file given. What was made
-from it (reports, exports, scores) has to be made again from the file written. That states no command, since
-its paths could be guessed from the hash: the same command once more needs --overwrite.
+be a patient's, out of the command and notices. The numbers stay, and so does the file given. What
+napari-flag does not write is left out and named; columns of spots, labels, gene sets and regions stay as
+they are, and are named too. What was made from the file (reports, exports, scores) has to be made again from
+the one written. That states no command, since its paths could be guessed from the hash: the same command
+once more needs --overwrite.
 """
 
 
@@ -42,11 +44,12 @@ def add_anonymise(commands: terminal.Commands) -> None:
 
 
 def run_anonymise(args: argparse.Namespace) -> int:
-    """Read, rename and write; say what could not be looked into."""
+    """Read, rename and write; say what was left out and what could not be looked into."""
+    from napari_flag.anonymous_prediction import anonymised
     from napari_flag.exports.replacing import check_place
-    from napari_flag.files import ending
+    from napari_flag.files import ending, place_in
+    from napari_flag.formatting import first_of
     from napari_flag.prediction_file import output_name, read_prediction, write_prediction
-    from napari_flag.slide_identity import anonymised, not_looked_into
 
     source: Path = args.predicted
     if ending(source) in MADE_FROM_IT or source.is_dir():
@@ -54,21 +57,27 @@ def run_anonymise(args: argparse.Namespace) -> int:
             f"{source.name} was made from a prediction and cannot be anonymised itself; anonymise the "
             "prediction (.h5ad), and export or report that again."
         )
-    adata = anonymised(read_prediction(source))
-    out: Path = args.out or Path(f"{output_name(adata)}_predicted.h5ad")
+    clean = anonymised(read_prediction(source))
+    adata = clean.adata
+    out: Path = args.out or place_in(Path(), output_name(adata), "_predicted.h5ad")
     check_place(out, args.overwrite, source=source)
     make_folder(out.parent)
     write_prediction(adata, out)
-    if left := not_looked_into(adata):
-        with ProgressLine() as line:
-            line.notice(
-                f"{', '.join(left)} were written by others and are as they were; look into them yourself."
-            )
+    with ProgressLine() as line:
+        if clean.left_out:
+            named = first_of(clean.left_out, MOST_NAMED)
+            line.notice(f"{named} were left out, since napari-flag does not write them so.")
+        if clean.as_they_were:
+            named = first_of(clean.as_they_were, MOST_NAMED)
+            line.notice(f"{named} were written by others and are as they were; look into them yourself.")
     if args.json:
-        say_json(written_of([out]) | {"slide": output_name(adata)})
+        parts = {"left_out": list(clean.left_out), "as_they_were": list(clean.as_they_were)}
+        say_json(written_of([out]) | {"slide": output_name(adata)} | parts)
     else:
         say(f"Wrote {out}: the slide is called {output_name(adata)} in it.")
     return 0
 
 
 MADE_FROM_IT: Final = (".html", ".json", ".csv", ".md", ".geojson", ".tif", ".tiff", ".png", ".svg", ".zarr")
+MOST_NAMED: Final = 30
+"""Parts of a prediction that a notice names; ``--json`` names all."""

@@ -61,7 +61,7 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
     from napari_flag.slides.slide import name_in_results
 
     args, said = with_source(args)
-    out: Path = args.out or Path(f"{name_in_results(args.slide, args.keep_names)}_predicted.h5ad")
+    out: Path = args.out or place_in(Path(), name_in_results(args.slide, args.keep_names), "_predicted.h5ad")
     command = command_of(args)
     identity = fingerprint(command)
     back = _goes_back(args, out)
@@ -108,7 +108,7 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
         )
     yield Step("Writing", 0, 1, "files")
     adata.uns[keys.PROVENANCE] |= {
-        keys.COMMAND: recorded(command, args.keep_names),
+        keys.COMMAND: recorded(_without_weights_name(command, args, adata), args.keep_names),
         keys.COMMAND_HASH: identity,
     }
     if back:
@@ -192,6 +192,16 @@ def command_of(args: argparse.Namespace) -> Words:
             words += [f"--{name}", *map(_word, value if isinstance(value, tuple) else (value,))]
     words += ["--force"] if args.force else []
     return [*words, "--keep-names"] if args.keep_names else words
+
+
+def _without_weights_name(command: Words, args: argparse.Namespace, adata: "AnnData") -> Words:
+    """Return a command in which weights that may be named after a patient are called as in the prediction."""
+    from napari_flag.slides.file_identity import why_personal
+
+    if args.keep_names or why_personal(str(args.weights)) is None:
+        return command
+    called = str(adata.uns[keys.PROVENANCE].get(keys.WEIGHTS_NAME))
+    return [called if word == args.weights else word for word in command]
 
 
 def _word(value: object) -> str | Path:

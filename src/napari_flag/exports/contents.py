@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -94,21 +94,36 @@ def _cut(adata: "AnnData", moran: str, markers: str) -> None:
         adata.uns[markers] = cut
 
 
+_PLACES: Final = ("spot", "x_px", "y_px")
+"""The first columns of `expression_table`: the id of a spot and its centre."""
+
+
 def expression_table(adata: "AnnData") -> "pd.DataFrame":
-    """Return spot id, centre (level-0 px), ``obs`` columns, and predicted log2(count + 1)."""
+    """Return spot id, centre (level-0 px), ``obs`` columns, and predicted log2(count + 1).
+
+    Columns of ``obs`` that are called as another of these are left out (`clashing_columns`).
+    """
     import pandas as pd
 
-    xy = np.asarray(adata.obsm[keys.SPATIAL], float)
-    table = pd.DataFrame({"spot": list(adata.obs_names), "x_px": xy[:, 0], "y_px": xy[:, 1]})
+    xy, left_out = np.asarray(adata.obsm[keys.SPATIAL], float), clashing_columns(adata)
+    columns = (list(adata.obs_names), xy[:, 0], xy[:, 1])
+    table = pd.DataFrame(dict(zip(_PLACES, columns, strict=True)))
     for name in adata.obs:
-        table[name] = adata.obs[name].to_numpy()
+        if str(name) not in left_out:
+            table[name] = adata.obs[name].to_numpy()
     return pd.concat([table, pd.DataFrame(dense(adata.X), columns=list(adata.var_names))], axis=1)
+
+
+def clashing_columns(adata: "AnnData") -> tuple[str, ...]:
+    """Return the columns of ``obs`` that are called as the id of a spot, its centre or a gene."""
+    taken = {*_PLACES, *map(str, adata.var_names)}
+    return tuple(str(name) for name in adata.obs if str(name) in taken)
 
 
 def known_columns(adata: "AnnData") -> set[str]:
     """Return all columns that `expression_table` of a prediction, or of part of its genes, may have."""
     found = {key + end for key in (keys.DOMAIN, keys.LABEL) for end in ("", keys.OF_MEASURED)}
-    return {"spot", "x_px", "y_px", *map(str, adata.obs), *found, *map(str, adata.var_names)}
+    return {*_PLACES, *map(str, adata.obs), *found, *map(str, adata.var_names)}
 
 
 def write_csv(adata: "AnnData", path: Path) -> Steps[None]:

@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from napari_flag import keys
 from napari_flag.analysis.structure import GeneSets
+from napari_flag.anonymous_prediction import columns_of_others
 from napari_flag.errors import UserError
-from napari_flag.exports.contents import choose_genes, known_columns, with_structure, write_csv
+from napari_flag.exports.contents import (
+    choose_genes,
+    clashing_columns,
+    known_columns,
+    with_structure,
+    write_csv,
+)
 from napari_flag.exports.ome_tiff import write_ome_tiff
 from napari_flag.exports.qupath import write_geojson
 from napari_flag.exports.replacing import refuse_columns
 from napari_flag.exports.spatial_data import check_installed, with_valid_names, write_spatial_data
 from napari_flag.files import ending, make_folder, place_in
+from napari_flag.formatting import first_of
 from napari_flag.gene_names import symbols_of
 from napari_flag.prediction_doubts import record_misplaced, refuse_misplaced, wrong_in
 from napari_flag.prediction_file import output_name, write_prediction, written_by
@@ -172,10 +180,17 @@ def export(
         wanted.check()
         if wanted.ending == ".csv":
             refuse_columns(path, known_columns(adata))
+            if clashing := clashing_columns(adata):
+                notice = (
+                    f"{first_of(clashing, 3)} in obs is called as a column that every table has, so the "
+                    "table is without it; rename it to have it there."
+                )
+                yield Step("Exporting", 0, len(places), "formats", notice=notice)
         for notice in with_valid_names(adata)[1] if wanted.ending == ".zarr" else ():
             yield Step("Exporting", 0, len(places), "formats", notice=notice)
     refuse_misplaced(adata, force)
-    for notice in wrong_in(adata):
+    said = _others_in(adata) if {wanted.ending for wanted, _ in places} & _WITH_COLUMNS else ()
+    for notice in (*said, *wrong_in(adata)):
         yield Step("Exporting", 0, notice=notice)
     known = [str(gene) for gene in adata.var_names]
     symbols = None if genes is None else symbols_of(known, genes)
@@ -187,6 +202,22 @@ def export(
         yield from wanted.write(chosen, path, slide)
         yield Step("Exporting", done, len(places), "formats", partial=path)
     return tuple(path for _, path in places)
+
+
+_WITH_COLUMNS: Final = {".h5ad", ".zarr", ".csv"}
+"""Endings of what holds all columns of ``obs``."""
+
+
+def _others_in(adata: "AnnData") -> tuple[str, ...]:
+    """Return a notice of the columns of ``obs`` that go along though this program did not write them."""
+    ours = (keys.DOMAIN, keys.LABEL)
+    others = [name for name in columns_of_others(adata) if name.removesuffix(keys.OF_MEASURED) not in ours]
+    if not others:
+        return ()
+    return (
+        f"The columns {first_of(others, 10)} of obs were not written by napari-flag and are exported as they "
+        "are; look into them before you hand the file on.",
+    )
 
 
 def save_h5ad(path: str, data: Any, options: dict[str, Any]) -> list[str]:

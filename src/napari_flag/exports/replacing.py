@@ -222,6 +222,13 @@ def _is_whole(path: Path) -> bool:
     return ending(path) not in STATING or is_unchanged(path) is True
 
 
+def refuse_inside_zarr(path: Path, elsewhere: str = "another place") -> None:
+    """Refuse a place inside a zarr, into which nothing but a table comes (`spatial_data.add_prediction`)."""
+    for holder in path.resolve().parents:
+        if ending(holder) == ".zarr" or any((holder / name).is_file() for name in spatial_data.METADATA):
+            raise UserError(f"{path} lies inside the zarr {holder.name}; choose {elsewhere}.")
+
+
 def check_place(
     path: Path,
     overwrite: bool,
@@ -255,8 +262,9 @@ def check_place(
     ------
     UserError
         When the source itself is there, something else without `overwrite`, another program's or what was
-        changed since it was written, or nothing can be written there.
+        changed since it was written, nothing can be written there, or it lies inside a zarr.
     """
+    refuse_inside_zarr(path, elsewhere)
     is_store = path.is_dir() and ending(path) == ".zarr"  # a file in all but the form
     there = path.is_file() or is_store
     holders = () if source is None or not there else (source.absolute(), *source.absolute().parents)

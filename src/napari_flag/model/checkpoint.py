@@ -19,7 +19,7 @@ from platformdirs import user_data_path
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.files import ending, files_ending, parse_json, sha256_of, write_whole
+from napari_flag.files import ending, files_ending, parse_json, place_in, sha256_of, write_whole
 from napari_flag.formatting import counted, entry, entry_name, first_of, legible, score, whole
 from napari_flag.keys import DEFAULT_WEIGHTS
 from napari_flag.slides.colours import Colours, colours_of
@@ -636,10 +636,15 @@ def find_weights(name_or_path: str | Path = DEFAULT_WEIGHTS) -> Path:
 
 
 def free_place(name: str) -> Path:
-    """Return where imported weights called `name` go; refuse a name that is taken."""
-    if name in {taken for taken, _ in list_weights()}:
-        raise UserError(f'There are already weights called "{name}"; rename the file and import it again.')
-    return weights_folder() / f"{name}.safetensors"
+    """Return where imported weights called `name` go; refuse a name that is taken.
+
+    Capitals make no other name: Windows and macOS keep one file of the two.
+    """
+    place = place_in(weights_folder(), name, ".safetensors")
+    taken = {known.casefold(): known for known, _ in list_weights()}.get(place.stem.casefold())
+    if taken is not None:
+        raise UserError(f'There are already weights called "{taken}"; rename the file and import it again.')
+    return place
 
 
 @lru_cache(maxsize=1)

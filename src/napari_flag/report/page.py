@@ -13,6 +13,7 @@ from napari_flag.analysis.compare import Comparison
 from napari_flag.analysis.domains import hex_colour, labelled_share
 from napari_flag.analysis.pathways import DomainSets
 from napari_flag.analysis.scores import EXPECTATION, FEWEST_DRAWS, MEANING, STRUCTURE, DrawScores
+from napari_flag.anonymous_prediction import known_provenance
 from napari_flag.errors import UserError
 from napari_flag.files import UNSEALED, place_in
 from napari_flag.formatting import (
@@ -266,7 +267,8 @@ def _genes(findings: Findings) -> Iterator[str]:
 
 def _provenance(findings: Findings, command: str | None) -> Iterator[str]:
     yield '<h2 id="provenance">How it was made</h2>\n<table class="words"><tbody>'
-    made = {name: value for name, value in provenance(findings.adata).items() if name != keys.REGIONS}
+    known, _ = known_provenance(findings.adata)
+    made = {name: value for name, value in known.items() if name != keys.REGIONS}
     rows = {**_flat(made), "report: napari-flag": __version__}
     if command is not None:
         rows["report: command"] = command
@@ -347,7 +349,7 @@ def write_report(
         When `predicted` is not ours or its spots look misplaced, the two do not belong together, or the page
         cannot be written.
     """
-    from napari_flag.exports.replacing import refuse_foreign
+    from napari_flag.exports.replacing import refuse_foreign, refuse_inside_zarr
     from napari_flag.files import check_writable, write_text
     from napari_flag.prediction_file import find_fault
     from napari_flag.report.findings import gather
@@ -357,6 +359,7 @@ def write_report(
     if fault:
         raise UserError(f"The file {fault}, so it is no prediction of napari-flag; choose one that is.")
     place = report_place(folder, output_name(predicted))
+    refuse_inside_zarr(place)
     refuse_foreign(place)
     check_writable(place)
     if findings is None:

@@ -45,6 +45,11 @@ def content_hash(path: Path) -> str | None:
         return None
 
 
+def is_digest(value: object) -> bool:
+    """Return whether a value is a hash as `content_hash` writes it: 64 hexadecimal digits."""
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
+
+
 def state_of(path: Path) -> tuple[int, int | str]:
     """Return what is another as soon as a slide is written anew; nothing of its content is read.
 
@@ -105,8 +110,8 @@ def _files_in(folder: Path) -> list[Path]:
 
 # --- the name ----------------------------------------------------------------------------------
 def neutral_name(digest: str | None) -> str:
-    """Return what is called in results what must not be called by its name."""
-    return NEUTRAL if not digest else f"{NEUTRAL}-{digest[:DIGITS]}"
+    """Return what is called in results what must not be called by its name; what is no hash is left out."""
+    return f"{NEUTRAL}-{digest[:DIGITS]}" if digest is not None and is_digest(digest) else NEUTRAL
 
 
 def name_of(path: Path, keep: bool = False) -> str:
@@ -123,6 +128,14 @@ def name_of(path: Path, keep: bool = False) -> str:
         )
         parts[0] = neutral_name(content_hash(whole)) + endings
     return storable("/".join(parts))
+
+
+def names_folder(text: str) -> bool:
+    """Return whether a sentence names an absolute path: of Unix, the home folder, Windows or a share."""
+    return _FOLDERS.search(text) is not None
+
+
+_FOLDERS: Final = re.compile(r"(?<![\w.])(?:~|[A-Za-z]:)?[\\/]{1,2}[^\\/\s]+|file://")
 
 
 def why_personal(name: str) -> str | None:

@@ -9,6 +9,7 @@ from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 
 from napari_flag.errors import UserError
+from napari_flag.files import place_in
 from napari_flag.formatting import counted
 from napari_flag.gui.controls.file_filters import RESULT_FILES
 from napari_flag.gui.controls.forms import ask_save
@@ -382,7 +383,7 @@ class PredictDock(Dock):
 
     def _ask_save(self) -> None:
         adata = self.session.adata
-        name = "prediction.h5ad" if adata is None else f"{output_name(adata)}_predicted.h5ad"
-        path = ask_save(self, "Save result", name, RESULT_FILES)
+        name, ends = ("prediction", ".h5ad") if adata is None else (output_name(adata), "_predicted.h5ad")
+        path = ask_save(self, "Save result", place_in(Path(), name, ends).name, RESULT_FILES)
         if path is not None:
             self.save(path)
