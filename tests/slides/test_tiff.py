@@ -158,6 +158,13 @@ def test_one_tile_for_all_is_refused_where_it_shows_something(tmp_path):
         open_slide(path)
 
 
+def test_a_few_tiles_of_one_part_are_said_where_it_shows_something(tmp_path):
+    path, offsets, _ = tiled(tmp_path / "s.tif")
+    (first,) = struct.unpack_from("<I", path.read_bytes(), offsets[0])
+    rewritten(path, offsets[:6], first)
+    assert any("6 of 70 tiles are one and the same part of it" in said for said in pixels_of(path)[1])
+
+
 def test_an_empty_tile_may_be_stored_once_for_all(tmp_path):
     image = IMAGE.copy()
     image[:200] = 243

@@ -41,13 +41,14 @@ def main() -> int:
 
 def soak(args: argparse.Namespace, folder: Path) -> int:
     """Do both phases in one window; return 0 where nothing was seen to grow and nothing went wrong."""
-    from tests.soak.window import Window
+    from tests.soak.window import FRAME_EVERY, Window
 
     window = Window(folder, args.seed)
     marks: list[Mark] = []
     about: dict[str, Any] = {
         "arguments": _stated(args),
         "seed": args.seed,
+        "frame_every": FRAME_EVERY,
         "asked": {},
         "done": {},
         "frames": {},

@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 from tests.soak import curve
 from tests.soak.curve import LIMITS, ROUNDS, SWITCHES, UNITS, Growth, Mark
-from tests.soak.window import ENCODE_EVERY, FRAME_EVERY, GENES, SHARES, SPOTS
+from tests.soak.window import ENCODE_EVERY, GENES, SHARES, SPOTS
 
 from napari_flag.figures.style import COLOURS, GREY, house_style
 from napari_flag.files import replacing, write_json, write_text
@@ -18,7 +18,7 @@ HOW = (
     "key over the picture, the others show another quantity, a second gene or another kind of map for a "
     "while. The page of the FLAG area changes all along, and the second canvas is opened and closed between "
     "marks. Events are handled after each switch; the window is drawn after every "
-    f"{FRAME_EVERY}th, since drawing takes most of the time without a graphics card. In the rounds, features "
+    "{frame_every}th, since drawing takes most of the time without a graphics card. In the rounds, features "
     f"are computed anew every {ENCODE_EVERY}th time and come from the cache otherwise."
 )
 CUT_SHORT = (
@@ -71,7 +71,7 @@ def page(marks: Sequence[Mark], about: dict[str, Any], picture: str) -> str:
             )
     if done != asked:
         lines += ["", CUT_SHORT]
-    lines += ["", HOW, "", MEASURED, "", f"![What a window takes]({picture})", "", *_table(found), ""]
+    lines += ["", HOW.format(frame_every=about.get("frame_every", 10)), "", MEASURED, "", f"![What a window takes]({picture})", "", *_table(found), ""]
     return "\n".join(lines)
 
 

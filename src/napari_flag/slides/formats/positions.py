@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.errors import UserError
-from napari_flag.formatting import counted_of
+from napari_flag.formatting import counted_of, number
 from napari_flag.slides.formats.text_tables import (
     IDS,
     PLAIN_COLUMNS,
@@ -133,8 +133,8 @@ def _thousands(xy: FloatArray, path: Path) -> tuple[str, ...]:
     if 2 * (np.rint(parts) % 10 != 0).sum() <= len(parts):  # 12.5 and 0.25
         return ()
     return (
-        f"{path.name} has positions with three decimals ({xy[~whole][0]:.3f}) beside whole ones "
-        f"({xy[whole][0]:.0f}), as if points grouped thousands; if so, write them without.",
+        f"{path.name} has positions with three decimals ({number(xy[~whole][0], 3)}) beside whole ones "
+        f"({number(xy[whole][0], 0)}), as if points grouped thousands; if so, write them without.",
     )
 
 

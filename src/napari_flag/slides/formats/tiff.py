@@ -223,7 +223,7 @@ def _notices_of(page: Any, array: Any) -> list[str]:
     Raises
     ------
     ValueError
-        When many tiles are the same bytes and show something: empty ones alone may be stored once for all.
+        When most tiles are the same bytes and show something: empty ones alone may be stored once for all.
     """
     notices = []
     orientation = page.tags.get("Orientation")
@@ -243,9 +243,11 @@ def _notices_of(page: Any, array: Any) -> list[str]:
                 tile is not None
                 and np.ptp(tile.reshape(-1, *tile.shape[2:]).astype(float), axis=0).max() > PLAIN
             ):
-                raise ValueError(
-                    f"{counted_of(int(times[i]), len(stored), 'tile')} are one and the same part of it"
-                )
+                what = f"{counted_of(int(times[i]), len(stored), 'tile')} are one and the same part of it"
+                if 2 * times[i] > len(stored):
+                    raise ValueError(what)
+                notices.append(f"Of the slide, {what}, so it may be damaged; check it where tissue repeats.")
+                break
     return notices
 
 
