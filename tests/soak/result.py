@@ -71,7 +71,8 @@ def page(marks: Sequence[Mark], about: dict[str, Any], picture: str) -> str:
             )
     if done != asked:
         lines += ["", CUT_SHORT]
-    lines += ["", HOW.format(frame_every=about.get("frame_every", 10)), "", MEASURED, "", f"![What a window takes]({picture})", "", *_table(found), ""]
+    how = HOW.format(frame_every=about.get("frame_every", 10))
+    lines += ["", how, "", MEASURED, "", f"![What a window takes]({picture})", "", *_table(found), ""]
     return "\n".join(lines)
 
 
