@@ -183,18 +183,19 @@ COMMANDS = {
         ),
         Command(
             "train", _store,
-            ("train", "in/config.toml", "--data", "in", "--run", "out/run", "--out", "out/tiny.safetensors"),
+            ("train", "in/config.toml", "--data", "in", "--run", "out/run", "--out", "out/tiny.safetensors",
+             "--overwrite"),
             resumes=True,
         ),
         Command(
             "fit", _sections,
-            ("fit", "in/sections", "--out", "out/mine.safetensors", "--device", "cpu"),
+            ("fit", "in/sections", "--out", "out/mine.safetensors", "--device", "cpu", "--overwrite"),
             resumes=True,
         ),
         Command(
             "evaluate", _store,
             ("evaluate", "in/config.toml", "--data", "in", "--run", "out/run", "--test", "TST1", "--methods",
-             "FLAG", "ridge", "--out", "out/scores.json"),
+             "FLAG", "ridge", "--out", "out/scores.json", "--overwrite"),
             resumes=True,
         ),
     )
