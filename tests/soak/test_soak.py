@@ -41,13 +41,15 @@ def test_of_growth_above_its_limit_that_is_no_more_than_noise_in_all_the_run_was
     }
 
 
-def test_the_page_of_the_docs_says_what_its_marks_do():
+@pytest.mark.parametrize("name", ["soak", "soak_switches"])
+def test_the_page_of_the_docs_says_what_its_marks_do(name):
     from tests.soak.result import page
 
-    written = json.loads((ROOT / "docs" / "results" / "soak.json").read_text("utf-8"))
+    results = ROOT / "docs" / "results"
+    written = json.loads((results / f"{name}.json").read_text("utf-8"))
     found = [Mark(**mark) for mark in written["marks"]]
     assert [growth["verdict"] for growth in written["growths"]] == [g.verdict for g in growths(found)]
-    assert (ROOT / "docs" / "results" / "soak.md").read_text("utf-8") == page(found, written, "soak.png")
+    assert (results / f"{name}.md").read_text("utf-8") == page(found, written, f"{name}.png")
 
 
 @pytest.mark.parametrize(
