@@ -38,7 +38,12 @@ from napari_flag.slides.formats.stored_anndata import (
     starts_with_counts,
     with_file,
 )
-from napari_flag.slides.formats.stored_arrays import DAMAGED, opened_h5, refuse_inflated_parquet
+from napari_flag.slides.formats.stored_arrays import (
+    DAMAGED,
+    opened_h5,
+    reading_parquet,
+    refuse_inflated_parquet,
+)
 from napari_flag.slides.formats.stored_zarr import refuse_unsafe
 from napari_flag.slides.lattice import lattice_of
 from napari_flag.slides.slide import open_slide
@@ -341,9 +346,10 @@ def _frame_of_shapes(path: Path) -> "pd.DataFrame":
     import pyarrow.parquet as parquet
 
     try:
-        refuse_inflated_parquet(path / SHAPES_FILE, texts=True)
-        # not read_pandas: columns of geoarrow types would need geopandas
-        return parquet.ParquetFile(path / SHAPES_FILE).read().to_pandas()
+        with reading_parquet():
+            refuse_inflated_parquet(path / SHAPES_FILE, texts=True)
+            # not read_pandas: columns of geoarrow types would need geopandas
+            return parquet.ParquetFile(path / SHAPES_FILE).read().to_pandas()
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
 

@@ -196,3 +196,18 @@ def test_positions_in_parquet_are_read_as_those_in_text(tmp_path: Path) -> None:
     pandas.read_csv(text).to_parquet(text.with_suffix(".parquet"))
     text.unlink()
     assert read_spots(outs).spots.ids == expected.ids
+
+
+def test_a_parquet_with_a_barcode_that_is_no_text_is_damaged(tmp_path: Path) -> None:
+    """The error of pyarrow for it is of no kind of Python's own."""
+    import pandas
+
+    outs = space_ranger(tmp_path / "outs")
+    text = outs / "spatial/tissue_positions.csv"
+    path, frame = text.with_suffix(".parquet"), pandas.read_csv(text)
+    frame.to_parquet(path, compression=None)
+    text.unlink()
+    barcode = str(frame["barcode"][0]).encode()
+    path.write_bytes(path.read_bytes().replace(barcode, b"\xff" + barcode[1:]))
+    with pytest.raises(UserError, match="so it is damaged or incomplete"):
+        read_spots(outs)

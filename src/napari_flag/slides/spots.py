@@ -237,11 +237,12 @@ def inside(area: "Tissue | Sequence[BaseGeometry]", xy: FloatArray) -> npt.NDArr
     order = np.argsort(xy[:, 0], kind="stable")
     x, y = xy[order].T
     found, touched, tests = np.zeros(len(xy), bool), np.zeros(len(xy), np.int32), 0
-    for polygon in area:
-        valid = shapely.make_valid(polygon)
-        left, lower, right, upper = valid.bounds if not valid.is_empty else (0.0, 0.0, -1.0, -1.0)
-        first, last = np.searchsorted(x, left), np.searchsorted(x, right, "right")
-        near = first + np.flatnonzero((y[first:last] >= lower) & (y[first:last] <= upper))
+    bounds = shapely.bounds(np.array(area, object)).reshape(-1, 4)  # NaN of empty ones
+    first, last = np.searchsorted(x, bounds[:, 0]), np.searchsorted(x, bounds[:, 2], "right")
+    for i in np.flatnonzero((first < last) & ~np.isnan(bounds[:, 0])):
+        near = first[i] + np.flatnonzero(
+            (y[first[i] : last[i]] >= bounds[i, 1]) & (y[first[i] : last[i]] <= bounds[i, 3])
+        )
         near = near[~found[near]]
         tests += len(near)
         if tests > MOST_TESTS:
@@ -249,6 +250,9 @@ def inside(area: "Tissue | Sequence[BaseGeometry]", xy: FloatArray) -> npt.NDArr
                 f"The {whole(len(area))} regions cover each other so often that finding the spots in them "
                 f"would take minutes; draw fewer, or unite those that overlap."
             )
+        if not len(near):
+            continue
+        valid = shapely.make_valid(area[i])
         shapely.prepare(valid)
         near = near[shapely.intersects_xy(valid, x[near], y[near])]
         within = shapely.contains_xy(valid, x[near], y[near])

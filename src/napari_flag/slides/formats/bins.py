@@ -13,7 +13,13 @@ from napari_flag.files import ending
 from napari_flag.formatting import counted, length
 from napari_flag.slides.formats import space_ranger
 from napari_flag.slides.formats.counts import expression_columns, refuse_not_raw
-from napari_flag.slides.formats.stored_arrays import DAMAGED, csr_of, opened_h5, refuse_inflated_parquet
+from napari_flag.slides.formats.stored_arrays import (
+    DAMAGED,
+    csr_of,
+    opened_h5,
+    reading_parquet,
+    refuse_inflated_parquet,
+)
 from napari_flag.slides.pooling import BATCH_POINTS, Batch, LocatedCounts
 from napari_flag.slides.spots import FloatArray, Image, IntArray
 
@@ -107,7 +113,10 @@ class _Grid:
                 raise UserError(
                     f"{path.name} lacks {', '.join(lacking)}; copy the file Space Ranger wrote again."
                 )
-            parts = [self._arrays(part) for part in file.iter_batches(BATCH_POINTS, columns=list(COLUMNS))]
+            with reading_parquet():
+                parts = [
+                    self._arrays(part) for part in file.iter_batches(BATCH_POINTS, columns=list(COLUMNS))
+                ]
         except DAMAGED as error:
             raise UserError(
                 f"{path} could not be read ({error}), so it is damaged or incomplete; copy it again."

@@ -12,7 +12,12 @@ from napari_flag.formatting import counted_of, length
 from napari_flag.slides.formats.counts import RESOLUTIONS, is_mex, read_10x_h5, read_mex
 from napari_flag.slides.formats.positions import numbers
 from napari_flag.slides.formats.readers import MOST_SIDE
-from napari_flag.slides.formats.stored_arrays import DAMAGED, MOST_LISTED, refuse_inflated_parquet
+from napari_flag.slides.formats.stored_arrays import (
+    DAMAGED,
+    MOST_LISTED,
+    reading_parquet,
+    refuse_inflated_parquet,
+)
 from napari_flag.slides.formats.text_tables import SPACE_RANGER_PLACES, frame_of, read_bytes
 from napari_flag.slides.resolution import FINEST
 from napari_flag.slides.spots import Lattice, Scaling, Spots, SpotTable, array_from, matched, refuse_repeated
@@ -171,8 +176,9 @@ def _positions(path: Path) -> Any:
 
     try:
         if files.ending(path) == ".parquet":
-            refuse_inflated_parquet(path, MOST_LISTED, texts=True)
-            frame = pandas.read_parquet(path)
+            with reading_parquet():
+                refuse_inflated_parquet(path, MOST_LISTED, texts=True)
+                frame = pandas.read_parquet(path)
         else:
             text = read_bytes(path)
             titled = text.removeprefix(b"\xef\xbb\xbf")[:7].lower() == b"barcode"

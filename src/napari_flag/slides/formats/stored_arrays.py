@@ -235,6 +235,19 @@ def refuse_inflated_parquet(path: Path, most_rows: int | None = None, texts: boo
     refuse_beyond_memory(need, f"Reading {path.name}", instead)
 
 
+@contextmanager
+def reading_parquet() -> Iterator[None]:
+    """Make a `ValueError` of an error of pyarrow, which damage leads to, of no kind of Python's own."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except pa.ArrowException as error:
+        if isinstance(error, DAMAGED):
+            raise
+        raise ValueError(str(error)) from error
+
+
 def _text_bytes(path: Path) -> int:
     """Return how many bytes the texts of a parquet file take once each row has its own."""
     import pyarrow as pa
