@@ -225,10 +225,9 @@ def refuse_inflated_parquet(path: Path, most_rows: int | None = None, texts: boo
         raise ValueError(f"it has {whole(stated.num_rows)} rows, where up to {whole(most_rows)} are read")
     if not texts:
         return
-    groups = [stated.row_group(i) for i in range(stated.num_row_groups)]
-    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
     instead = "close other programs, or leave out rows and columns that are not needed"
-    unpacked = sum(column.total_uncompressed_size for column in columns)
+    # of whole groups: asked for a column whose statistics are damaged, pyarrow ends the process
+    unpacked = sum(max(stated.row_group(i).total_byte_size, 0) for i in range(stated.num_row_groups))
     need = COPIES * (unpacked + 8 * values)
     refuse_beyond_memory(need, f"Reading {path.name}", instead)
     need += COPIES * _text_bytes(path)
