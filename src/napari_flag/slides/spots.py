@@ -239,7 +239,7 @@ def inside(area: "Tissue | Sequence[BaseGeometry]", xy: FloatArray) -> npt.NDArr
     found, touched, tests = np.zeros(len(xy), bool), np.zeros(len(xy), np.int32), 0
     bounds = shapely.bounds(np.array(area, object)).reshape(-1, 4)  # NaN of empty ones
     first, last = np.searchsorted(x, bounds[:, 0]), np.searchsorted(x, bounds[:, 2], "right")
-    for i in np.flatnonzero((first < last) & ~np.isnan(bounds[:, 0])):
+    for i in np.flatnonzero((first < last) & ~np.isnan(bounds[:, 0])).tolist():
         near = first[i] + np.flatnonzero(
             (y[first[i] : last[i]] >= bounds[i, 1]) & (y[first[i] : last[i]] <= bounds[i, 3])
         )
