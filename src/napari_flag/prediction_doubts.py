@@ -250,7 +250,7 @@ def _correlation(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -
 
 
 def _follow(x: npt.NDArray[np.float64], drawn: npt.NDArray[np.float64]) -> bool:
-    """Return whether draws rise and fall with `x` over the spots, as far as can be told.
+    """Return whether draws rise and fall with `x` over the spots, as far as that shows.
 
     All genes together, each around its mean, have a slope; its error is that between draws, or of values on
     their own, three times as large for a few draws, whose noise spots may share.  Of more draws the mean,
